@@ -1,0 +1,339 @@
+"""The run as frozen dataclasses, and the parser that lists every mistake at once.
+
+A config file returns a nested record with six groups (`task model data loss optim
+train`) and a `seed`. `optim` and `train` have their schema here. `task`, `model`,
+`data` and `loss` name a function; its keyword-only parameters are the keys that the
+config must set, so a key is declared once, beside the code that reads it. No key has a
+hidden default except the machinery fields below that do not change a result.
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from jaxseg.errors import InputError
+from jaxseg.schema import freeze, keys_of, matches, nearest, type_name
+
+GROUPS = ("seed", "task", "model", "data", "loss", "optim", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A name in one of the explicit dicts, and the keyword arguments for it."""
+
+    name: str
+    kwargs: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is read and how; keys of the dataset's own are in `source.kwargs`."""
+
+    dir: str  # folder of the dataset
+    image_size: tuple[int, int]  # (H, W) that the network sees, pixels
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    split: str  # 'grouped', 'published', 'random', 'kfold', or a split.csv
+    split_seed: int  # apart from `seed`: seeds of one experiment share the split
+    val_fraction: float
+    test_fraction: float
+    sampling: Literal["shuffle", "balanced"]
+    cache: Literal["auto", "none", "host"]
+    augment: Mapping[str, Any]
+    source: Spec
+    palette: tuple[str, ...] = ()  # '#rrggbb' by class id, for colour-coded masks
+    num_folds: int = 5  # of split='kfold'
+    fold: int = 0
+    on_corrupt: Literal["fail", "skip"] = "fail"
+    cache_dir: str = ""  # '' is $XDG_CACHE_HOME/jaxseg
+    workers: int = 0  # threads that read and decode; 0 is one per core
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """Lowers the learning rate when `train.monitor` stalls (Keras counting)."""
+
+    factor: float
+    patience: int  # epochs
+    min_delta: float
+    cooldown: int  # epochs
+    min_learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    name: Literal["adam", "adamw", "sgd"]
+    learning_rate: float
+    schedule: Literal["constant", "cosine", "step"]
+    plateau: Plateau | None
+    warmup_epochs: float
+    momentum: float  # of sgd; adam keeps its betas (0.9, 0.999)
+    weight_decay: float  # never on norms and biases
+    clip_norm: float | None  # of the global gradient
+    milestones: tuple[int, ...] = ()  # epochs of schedule='step'
+    decay_factor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    batch_size: int  # global, whatever the number of devices
+    epochs: int
+    early_stop: int | None  # epochs without improvement of `monitor`
+    precision: Literal["float32", "bfloat16", "auto"]
+    monitor: str  # a metric of the validation set: 'loss', 'auc', 'iou/crack/pooled'
+    accumulate: int  # micro-batches a step, each of batch_size / accumulate
+    ema_decay: float | None
+    log_every: int = 20  # steps between two looks at the loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run, complete and checked."""
+
+    seed: int
+    task: Spec
+    model: Spec
+    data: Data
+    loss: Mapping[str, Mapping[str, Any]]
+    optim: Optim
+    train: Train
+
+
+@dataclasses.dataclass(frozen=True)
+class Schemas:
+    """The explicit dicts that the names of a config resolve in."""
+
+    tasks: Mapping[str, Callable]
+    models: Mapping[str, Callable]
+    datasets: Mapping[str, Callable]
+    losses: Mapping[str, Callable]
+    augment: Callable
+
+
+def parse(tree: Mapping[str, Any], schemas: Schemas) -> Run:
+    """Turns the record of a config file into a `Run`.
+
+    Raises:
+      InputError: names every unknown, missing or mistyped key, and every value that
+        contradicts another one, with the nearest valid name.
+    """
+    problems: list[str] = []
+    tree = dict(tree)
+    _compare_keys("config", tree, GROUPS, GROUPS, problems)
+    groups = {name: _as_group(tree, name, problems) for name in GROUPS[1:]}
+    if type(tree.get("seed", 0)) is not int:
+        problems.append(f"config.seed: expected int, found {tree['seed']!r}")
+    run = Run(
+        seed=tree.get("seed", 0),
+        task=_spec("config.task", groups["task"], schemas.tasks, problems),
+        model=_spec("config.model", groups["model"], schemas.models, problems),
+        data=_data(groups["data"], schemas, problems),
+        loss=_losses(groups["loss"], schemas.losses, problems),
+        optim=_optim(groups["optim"], problems),
+        train=_record("config.train", Train, groups["train"], problems),
+    )
+    problems += [] if problems else _contradictions(run)
+    if problems:
+        raise InputError(
+            "a config whose keys are all known, present and of the right type",
+            "\n  ".join([f"{len(problems)} problem(s):", *problems]),
+            "correct these keys in the config file or in the --config.… overrides",
+        )
+    return run
+
+
+def to_dict(run: Run) -> dict[str, Any]:
+    """The resolved run in the shape of the config file, ready for JSON."""
+    tree = dataclasses.asdict(run)
+    for group in ("task", "model"):
+        tree[group] = {"name": tree[group]["name"], **tree[group]["kwargs"]}
+    source = tree["data"].pop("source")
+    tree["data"] = {"name": source["name"], **tree["data"], **source["kwargs"]}
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; leaves are everything that is no mapping."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def override(tree: dict[str, Any], key: str, value: Any) -> str | None:
+    """Sets `group.key` of a nested record in place; what is wrong, or None.
+
+    The key must name one that exists, or one of the machinery fields; whole groups are
+    set by a mapping (`optim.plateau={...}`).
+    """
+    *path, last = key.split(".")
+    node, known = tree, f"config.{key}"
+    for name in path:
+        if not isinstance(node, dict) or not isinstance(node.get(name), dict):
+            return f"{known}: there is no such key{nearest(key, _all_keys(tree))}"
+        node = node[name]
+    if last not in node and last not in _optional_keys(path):
+        return f"{known}: there is no such key{nearest(key, _all_keys(tree))}"
+    if isinstance(value, int) and type(node.get(last)) is float:
+        value = float(value)
+    node[last] = value
+    return None
+
+
+def _as_group(
+    tree: Mapping[str, Any], name: str, problems: list[str]
+) -> dict[str, Any]:
+    group = tree.get(name, {})
+    if isinstance(group, Mapping):
+        return dict(group)
+    problems.append(f"config.{name}: expected a group of keys, found {group!r}")
+    return {}
+
+
+def _spec(where: str, group: dict, choices: Mapping[str, Callable], problems) -> Spec:
+    name = group.pop("name", None)
+    if name not in choices:
+        found = "is missing" if name is None else f"is {name!r}"
+        problems.append(
+            f"{where}.name {found}; choose from {', '.join(choices)}"
+            + nearest(str(name), choices)
+        )
+        return Spec("", {})
+    return Spec(name, _keywords(where, group, keys_of(choices[name]), problems))
+
+
+def _losses(group: dict, choices: Mapping[str, Callable], problems) -> dict[str, dict]:
+    if not group:
+        problems.append("config.loss: names no loss; e.g. loss=dict(bce=dict(...))")
+    terms = {}
+    for name, kwargs in group.items():
+        where = f"config.loss.{name}"
+        if name not in choices:
+            problems.append(f"{where}: there is no such loss{nearest(name, choices)}")
+        elif not isinstance(kwargs, Mapping):
+            problems.append(f"{where}: expected a group of keys, found {kwargs!r}")
+        else:
+            hints = {"weight": float, **keys_of(choices[name])}
+            terms[name] = _keywords(where, dict(kwargs), hints, problems)
+    return terms
+
+
+def _data(group: dict, schemas: Schemas, problems: list[str]) -> Data:
+    own = {f.name for f in dataclasses.fields(Data)} - {"source"}
+    unknown = {k: group.pop(k) for k in list(group) if k not in own and k != "name"}
+    source = _spec(
+        "config.data",
+        {"name": group.pop("name", None), **unknown},
+        schemas.datasets,
+        problems,
+    )
+    augment = group.get("augment")
+    if isinstance(augment, Mapping):
+        hints = keys_of(schemas.augment)
+        group["augment"] = _keywords("config.data.augment", augment, hints, problems)
+    return _record("config.data", Data, {**group, "source": source}, problems)
+
+
+def _optim(group: dict, problems: list[str]) -> Optim:
+    if isinstance(group.get("plateau"), Mapping):
+        group["plateau"] = _record(
+            "config.optim.plateau", Plateau, dict(group["plateau"]), problems
+        )
+    return _record("config.optim", Optim, group, problems)
+
+
+def _record(where: str, cls: type, group: dict, problems: list[str]):
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
+    hints = typing.get_type_hints(cls)
+    values = _keywords(where, group, hints, problems, required)
+    missing = {name: None for name in required if name not in values}
+    return cls(**values, **missing)  # only used when there are no problems
+
+
+def _keywords(where, group, hints, problems, required=None) -> dict[str, Any]:
+    _compare_keys(
+        where, group, hints, hints if required is None else required, problems
+    )
+    values = {}
+    for key, value in group.items():
+        if key in hints and not matches(value, hints[key]):
+            problems.append(
+                f"{where}.{key}: expected {type_name(hints[key])}, found {value!r}"
+            )
+        elif key in hints:
+            values[key] = freeze(value)
+    return values
+
+
+def _compare_keys(where, group, known, required, problems) -> None:
+    for key in group:
+        if key not in known:
+            problems.append(f"{where}.{key}: there is no such key{nearest(key, known)}")
+    missing = [key for key in required if key not in group]
+    problems.extend(f"{where}.{key} is missing" for key in missing)
+
+
+def _contradictions(run: Run) -> list[str]:
+    """What single keys cannot know: values that do not fit together."""
+    problems = [
+        f"config.{key}: expected a finite number, found {value}"
+        for key, value in flatten(to_dict(run)).items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    data, optim, train = run.data, run.optim, run.train
+    for name, value in (
+        ("train.batch_size", train.batch_size),
+        ("train.epochs", train.epochs),
+        ("train.accumulate", train.accumulate),
+        ("train.log_every", train.log_every),
+        ("optim.learning_rate", optim.learning_rate),
+        ("data.image_size", min(data.image_size)),
+    ):
+        if value <= 0:
+            problems.append(f"config.{name}: expected more than 0, found {value}")
+    if train.batch_size % max(train.accumulate, 1):
+        problems.append(
+            f"config.train.accumulate={train.accumulate} does not divide "
+            f"config.train.batch_size={train.batch_size}"
+        )
+    if {len(data.mean), len(data.std)} != {data.channels}:
+        problems.append(
+            f"config.data.mean and .std: expected {data.channels} numbers, one per "
+            f"channel, found {len(data.mean)} and {len(data.std)}"
+        )
+    if data.val_fraction <= 0 or data.test_fraction < 0:
+        problems.append(
+            "config.data.val_fraction must be over 0, test_fraction not under"
+        )
+    if data.val_fraction + data.test_fraction >= 1:
+        problems.append(
+            "config.data.val_fraction + test_fraction leave nothing to train"
+        )
+    if not 0 <= data.fold < data.num_folds:
+        problems.append(
+            f"config.data.fold: expected 0 to {data.num_folds - 1}, found {data.fold}"
+        )
+    if optim.schedule == "step" and not optim.milestones:
+        problems.append(
+            "config.optim.milestones is missing; schedule='step' needs epochs"
+        )
+    return problems
+
+
+def _optional_keys(path: Sequence[str]) -> list[str]:
+    owner = {("data",): Data, ("optim",): Optim, ("train",): Train}.get(tuple(path))
+    return [f.name for f in dataclasses.fields(owner)] if owner else []
+
+
+def _all_keys(tree: Mapping[str, Any]) -> list[str]:
+    optional = [
+        f"{group}.{key}" for group in GROUPS[1:] for key in _optional_keys([group])
+    ]
+    return [*flatten(tree), *optional]

@@ -1,0 +1,79 @@
+"""Writing that an interruption cannot spoil, and folders that two runs cannot share."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxseg.errors import InputError
+
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path` that takes its name when all went well.
+
+    A crash leaves no `path`; what it left behind goes at the next attempt.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, newline: str | None = None) -> Iterator:
+    """A text file open for writing that takes its name when all went well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline=newline) as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
+    """Holds a lock file while the body runs; the system frees it when a process dies.
+
+    Raises:
+      InputError: another process holds it and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InputError(
+                f"{path.parent} to be used by one process",
+                "another process is working in it",
+                "wait for it to end, or choose another --workdir",
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path, setting: str) -> Iterator[None]:
+    """Turns 'no space left' into an error that names the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        free = shutil.disk_usage(folder).free / 1e9
+        raise InputError(
+            f"room to write in {folder}",
+            f"{error.strerror} ({free:.2f} GB free)",
+            setting,
+        ) from None

@@ -1,0 +1,54 @@
+"""Progress for people: a bar on a terminal, plain lines in a log file."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+console = Console(highlight=False, soft_wrap=True)
+_bars = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def track(
+    items: Iterable[T], total: int, description: str, *, quiet: bool = False
+) -> Iterator[T]:
+    """Yields the items and shows how many of `total` have passed.
+
+    Args:
+      quiet: in a log file, says something only when it takes long.
+    """
+    if not _bars.is_terminal:
+        yield from _with_lines(items, total, description, quiet)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_bars, transient=True) as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def _with_lines(
+    items: Iterable[T], total: int, description: str, quiet: bool
+) -> Iterator[T]:
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last > 30:
+            _bars.print(f"{description}: {done} of {total}")
+            last = now
+    if not quiet:
+        _bars.print(f"{description}: {total} in {time.monotonic() - start:.1f} s")

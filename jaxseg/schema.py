@@ -1,0 +1,65 @@
+"""Schemas read off signatures: which keys a function takes; whether a value fits."""
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+
+def keys_of(function: Callable) -> dict[str, Any]:
+    """The config keys of a function: its keyword-only parameters and their types."""
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a config value has the annotated type; an int is a float, a list a tuple.
+
+    >>> matches((2, 3), tuple[int, int]), matches(True, int), matches(None, int | None)
+    (True, False, True)
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(matches(value, option) for option in arguments)
+    if origin is Literal:
+        return any(
+            type(value) is type(option) and value == option for option in arguments
+        )
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(matches(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(matches, value, arguments))
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is Any:
+        return True
+    if origin is not None and isinstance(origin, type):
+        return isinstance(value, origin)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, hint)
+    accepted = (float, int) if hint is float else hint
+    return isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+
+
+def freeze(value: Any) -> Any:
+    """Lists become tuples, as a frozen dataclass wants them."""
+    if isinstance(value, list | tuple):
+        return tuple(map(freeze, value))
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def type_name(hint: Any) -> str:
+    """An annotation as a person would say it."""
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """'; did you mean …?' with the most similar choice, or nothing."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
