@@ -1,0 +1,11 @@
+"""Networks by the name a config gives them.
+
+Every builder takes `(num_outputs, dtype, *, <config keys>)` and returns a Linen module
+whose `__call__(image, *, train)` gives the outputs documented in `jaxseg.types`.
+"""
+
+from jaxseg.models.resnet import resnet
+from jaxseg.models.simple_cnn import simple_cnn
+from jaxseg.models.unet import unet
+
+MODELS = {"unet": unet, "resnet": resnet, "simple_cnn": simple_cnn}

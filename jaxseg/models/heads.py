@@ -1,0 +1,51 @@
+"""Heads: features to logits, in float32."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxseg.errors import InputError
+from jaxseg.models.layers import Conv
+from jaxseg.types import Array
+
+
+class MaskHead(nn.Module):
+    """[N, H, W, D] -> logits per pixel [N, H, W, num_outputs] float32."""
+
+    num_outputs: int
+    kernel: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        logits = Conv(
+            self.num_outputs,
+            self.kernel,
+            dtype=x.dtype,
+            kernel_init=nn.initializers.glorot_uniform(),
+        )(x)
+        return logits.astype(jnp.float32)
+
+
+class ImageHead(nn.Module):
+    """[N, h, w, D] -> logits per image [N, num_outputs] float32, by the mean."""
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        pooled = x.astype(jnp.float32).mean(axis=(1, 2))  # [N, D]
+        return nn.Dense(self.num_outputs)(pooled)
+
+
+def check_stride(size: tuple[int, int], stride: int) -> None:
+    """Refuses an image size that the network cannot halve often enough.
+
+    Raises:
+      InputError: with the next larger size that fits.
+    """
+    if any(side % stride for side in size):
+        fitting = tuple(-(-side // stride) * stride for side in size)
+        raise InputError(
+            f"an image size (H, W) divisible by {stride}, the stride of this network",
+            f"{tuple(size)}",
+            f'--config.data.image_size="{fitting}"',
+        )

@@ -1,0 +1,156 @@
+"""Building blocks of all networks: convolution, norm, activation.
+
+Images are NHWC. `dtype` is the compute dtype; parameters and the statistics of norms
+are float32 whatever it is.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg import ops
+from jaxseg.types import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "linear": lambda x: x,
+}
+
+he_normal = nn.initializers.he_normal()
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution [N, H, W, C] -> [N, h, w, channels].
+
+    Attributes:
+      channels: output channels.
+      kernel: side in pixels.
+      stride: pixels.
+      padding: zeros on every side; None keeps the size at stride 1 (even kernels pad
+        one more below and on the right, as Keras does).
+      use_bias: adds a bias, initially 0.
+      dtype: of the computation.
+    """
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | None = None
+    use_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Callable = he_normal
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        border = (
+            ops.same_padding(self.kernel)
+            if self.padding is None
+            else ((self.padding, self.padding),) * 2
+        )
+        x = ops.conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=border,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+            x = x + bias.astype(self.dtype)
+        return x
+
+
+class ConvTranspose2x2(nn.Module):
+    """Doubles the size: [N, H, W, C] -> [N, 2H, 2W, channels], with bias."""
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (2, 2, x.shape[-1], self.channels)
+        init = nn.initializers.variance_scaling(
+            2.0, "fan_in", "normal", in_axis=2, out_axis=3, batch_axis=(0, 1)
+        )
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        x = ops.conv_transpose_2x2(x.astype(self.dtype), kernel.astype(self.dtype))
+        return x + bias.astype(self.dtype)
+
+
+class GhostBatchNorm(nn.Module):
+    """Batch norm with statistics over fixed groups of `bn_group` images.
+
+    y = scale (x - mean) / sqrt(var + eps) + bias, with mean and biased variance over
+    one group of images and all its pixels. The running averages move by the mean of the
+    groups' means and unbiased variances. A result depends on the config only: groups
+    are consecutive images of the global batch, however many devices share it.
+
+    Attributes:
+      bn_group: images per group; None is the whole batch.
+      momentum: weight of the old running value (PyTorch's momentum 0.1 is 0.9 here).
+      epsilon: added to the variance.
+      scale_init: e.g. zeros for the last norm of a residual block.
+
+    Source: https://arxiv.org/abs/1502.03167; groups https://arxiv.org/abs/1705.08741,
+    algorithm 1. Differs: running averages over groups move once, not once per group.
+    """
+
+    bn_group: int | None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        old_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        old_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return _affine(x, old_mean.value, old_var.value, scale, bias, self.epsilon)
+        size = self.bn_group or x.shape[0]
+        groups = x.reshape(x.shape[0] // size, -1, *x.shape[1:])  # [G, g, H, W, C]
+        wide = groups.astype(jnp.float32)
+        mean = wide.mean(axis=(1, 2, 3))  # [G, C]
+        var = jnp.maximum((wide**2).mean(axis=(1, 2, 3)) - mean**2, 0.0)
+        if not self.is_initializing():
+            count = size * x.shape[1] * x.shape[2]
+            unbiased = var.mean(0) * (count / max(count - 1, 1))
+            old_mean.value = _blend(old_mean.value, mean.mean(0), self.momentum)
+            old_var.value = _blend(old_var.value, unbiased, self.momentum)
+        group_shape = (-1, 1, 1, 1, x.shape[-1])
+        mean, var = mean.reshape(group_shape), var.reshape(group_shape)
+        return _affine(groups, mean, var, scale, bias, self.epsilon).reshape(x.shape)
+
+
+class GroupNorm(nn.Module):
+    """Group norm of groups of channels, independent of the batch.
+
+    Source: https://arxiv.org/abs/1803.08494; at most 32 groups, fewer for few channels.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        num_groups = next(g for g in (32, 16, 8, 4, 2, 1) if x.shape[-1] % g == 0)
+        return nn.GroupNorm(num_groups, epsilon=1e-5, dtype=self.dtype)(x)
+
+
+def _affine(x, mean, var, scale, bias, epsilon) -> Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias as one multiply-add in float32."""
+    multiplier = scale * jax.lax.rsqrt(var + epsilon)
+    shifted = x.astype(jnp.float32) * multiplier + (bias - mean * multiplier)
+    return shifted.astype(x.dtype)
+
+
+def _blend(old: Array, new: Array, momentum: float) -> Array:
+    return momentum * old + (1.0 - momentum) * new
