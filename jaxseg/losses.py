@@ -1,0 +1,321 @@
+"""Losses: from logits and class ids to one value per example.
+
+Every loss is `name(logits, target, *, <config keys>) -> [N] float32` with
+
+    logits: [N, ..., K], cast to float32; without activation.
+    target: [N, ...] int32 class ids; `IGNORE` pixels count nowhere and get no gradient.
+
+'...' is H, W for masks and nothing for image labels; "pixels" below are all positions
+of one example. K = 1 is binary, p = sigmoid(logit), target g in {0, 1}; K > 1 is a
+softmax over K classes; p_t is the probability of the true class. An example whose every
+pixel is ignored has loss 0. The keyword-only parameters are the keys of the config.
+
+Sums are made by `make_loss`: the Keras `bce_jaccard_loss` is
+`dict(bce=dict(weight=1.0, pos_weight=1.0), jaccard=dict(weight=1.0, smooth=1e-5))`.
+
+Source: https://github.com/qubvel/segmentation_models, base/functional.py. Differs: sums
+are per example, there over the whole batch; logarithms are taken from the logits, there
+of probabilities clipped to [1e-7, 1 - 1e-7].
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.errors import InputError
+from jaxseg.types import IGNORE, Array
+
+
+def _split(logits: Array, target: Array) -> tuple[Array, Array, Array]:
+    """Float32 logits, class ids and which pixels count; ignored pixels hold zeros.
+
+    Replacing the inputs, not only the result, keeps gradients finite there even where a
+    logit is not.
+    """
+    if logits.shape[:-1] != target.shape:
+        raise ValueError(f"logits {logits.shape} do not fit target {target.shape}")
+    counted = target != IGNORE
+    logits = jnp.where(counted[..., None], logits.astype(jnp.float32), 0.0)
+    return logits, jnp.where(counted, target, 0).astype(jnp.int32), counted
+
+
+def _pixel_sum(values: Array) -> Array:
+    """[N, ...] -> [N]."""
+    return values.sum(axis=tuple(range(1, values.ndim)))
+
+
+def _ratio(numerator: Array, denominator: Array, empty: float) -> Array:
+    """numerator / denominator; `empty`, without gradient, where that is 0 / 0."""
+    filled = denominator > 0
+    return jnp.where(filled, numerator / jnp.where(filled, denominator, 1.0), empty)
+
+
+def _pixel_mean(values: Array, weight: Array) -> Array:
+    """Weighted mean over the pixels of each example; 0 where the weights sum to 0."""
+    weight = weight.astype(jnp.float32)
+    return _ratio(_pixel_sum(values * weight), _pixel_sum(weight), empty=0.0)
+
+
+def _log_likelihood(logits: Array, target: Array) -> tuple[Array, Array]:
+    """(ln p_t, ln(1 - p_t)) of the true class, [N, ...], exact at saturated logits."""
+    if logits.shape[-1] == 1:
+        signed = jnp.where(target == 1, logits[..., 0], -logits[..., 0])
+        return jax.nn.log_sigmoid(signed), jax.nn.log_sigmoid(-signed)
+    is_true = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
+    true_logit = jnp.where(is_true, logits, 0.0).sum(axis=-1)
+    others = jax.nn.logsumexp(logits, axis=-1, where=~is_true)
+    return jax.nn.log_sigmoid(true_logit - others), jax.nn.log_sigmoid(
+        others - true_logit
+    )
+
+
+def bce(logits: Array, target: Array, *, pos_weight: float) -> Array:
+    """Binary cross-entropy, mean over the pixels of each example.
+
+    -[pos_weight * g ln p + (1 - g) ln(1 - p)], divided by the number of unignored
+    pixels, not by the sum of weights.
+
+    Args:
+      logits: [N, ..., 1].
+      target: [N, ...] int32 in {0, 1, IGNORE}.
+      pos_weight: weight of foreground pixels; 1 weighs all alike.
+
+    Returns:
+      [N] float32.
+
+    Raises:
+      InputError: the model has more than one logit.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+
+    >>> loss = bce(jnp.zeros([1, 2, 1]), jnp.array([[1, IGNORE]]), pos_weight=2.0)
+    >>> round(float(loss[0]), 5)  # 2 ln 2
+    1.38629
+    """
+    if logits.shape[-1] != 1:
+        raise InputError(
+            expected="a binary model with one logit for the loss 'bce'",
+            found=f"{logits.shape[-1]} logits, one per class",
+            fix="replace 'bce' in the config's loss group by "
+            "cross_entropy=dict(weight=1.0, class_weights=())",
+        )
+    logits, target, counted = _split(logits, target)
+    log_p, _ = _log_likelihood(logits, target)
+    return _pixel_mean(jnp.where(target == 1, -pos_weight * log_p, -log_p), counted)
+
+
+def cross_entropy(
+    logits: Array, target: Array, *, class_weights: tuple[float, ...]
+) -> Array:
+    """Softmax cross-entropy, weighted mean over the pixels of each example.
+
+    Σ w_t (-ln p_t) / Σ w_t over unignored pixels, w_t the weight of the true class; an
+    example whose weights sum to 0 has loss 0.
+
+    Args:
+      logits: [N, ..., K], K > 1.
+      target: [N, ...] int32 in {0..K-1, IGNORE}.
+      class_weights: one weight >= 0 per class; () weighs all alike.
+
+    Returns:
+      [N] float32.
+
+    Raises:
+      InputError: the model is binary, or the number of weights is not K.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+    Differs: the sum of weights is that of the example, there that of the batch; the
+    Keras CategoricalCELoss is 1/K of this.
+
+    >>> loss = cross_entropy(jnp.zeros([1, 2]), jnp.array([1]), class_weights=(1, 9))
+    >>> round(float(loss[0]), 5)  # ln 2
+    0.69315
+    """
+    num_classes = logits.shape[-1]
+    if num_classes == 1:
+        raise InputError(
+            expected="one logit per class for the loss 'cross_entropy'",
+            found="a binary model with one logit, whose softmax is always 1",
+            fix="replace 'cross_entropy' in the config's loss group by "
+            "bce=dict(weight=1.0, pos_weight=1.0)",
+        )
+    if class_weights and len(class_weights) != num_classes:
+        ones = (1.0,) * num_classes
+        raise InputError(
+            expected=f"{num_classes} class weights, one per class, or ()",
+            found=f"{len(class_weights)}: {tuple(class_weights)}",
+            fix=f'--config.loss.cross_entropy.class_weights="{ones}"',
+        )
+    logits, target, counted = _split(logits, target)
+    weights = jnp.asarray(class_weights or (1.0,) * num_classes, jnp.float32)
+    log_p, _ = _log_likelihood(logits, target)
+    return _pixel_mean(-log_p, weights[target] * counted)
+
+
+def _overlap(logits: Array, target: Array) -> tuple[Array, Array]:
+    """(Σ g p, Σ g + Σ p) over the unignored pixels of each example, [N, K]."""
+    num_classes = logits.shape[-1]
+    logits, target, counted = _split(logits, target)
+    if num_classes == 1:
+        probs, truth = jax.nn.sigmoid(logits), target[..., None].astype(jnp.float32)
+    else:
+        probs, truth = jax.nn.softmax(logits), jax.nn.one_hot(target, num_classes)
+    pixels = tuple(range(1, target.ndim))
+    probs = probs * counted[..., None]
+    truth = truth * counted[..., None]
+    return (probs * truth).sum(axis=pixels), (probs + truth).sum(axis=pixels)
+
+
+def dice(logits: Array, target: Array, *, smooth: float) -> Array:
+    """Soft Dice loss over the pixels of each example.
+
+    1 - (2 Σ g p + smooth) / (Σ g + Σ p + smooth); for K > 1 the mean over all classes,
+    background included. `smooth` stands above and below, so a class with neither truth
+    nor prediction has loss 0, with smooth = 0 too; a class without truth in the image
+    has a loss near 1 as soon as Σ p exceeds `smooth`.
+
+    Args:
+      logits: [N, ..., K].
+      target: [N, ...] int32 class ids or IGNORE.
+      smooth: pixels, >= 0; 1e-5 in the source.
+
+    Returns:
+      [N] float32 in [0, 1].
+
+    Source: segmentation_models, DiceLoss with beta = 1.
+
+    >>> dice(jnp.array([[[50.0], [-50.0]]]), jnp.array([[1, 1]]), smooth=1.0).tolist()
+    [0.25]
+    """
+    both, total = _overlap(logits, target)
+    return (1.0 - _ratio(2.0 * both + smooth, total + smooth, empty=1.0)).mean(axis=-1)
+
+
+def jaccard(logits: Array, target: Array, *, smooth: float) -> Array:
+    """Soft Jaccard (IoU) loss over the pixels of each example.
+
+    1 - (Σ g p + smooth) / (Σ g + Σ p - Σ g p + smooth); classes and empty rule as in
+    `dice`.
+
+    Args:
+      logits: [N, ..., K].
+      target: [N, ...] int32 class ids or IGNORE.
+      smooth: pixels, >= 0; 1e-5 in the source.
+
+    Returns:
+      [N] float32 in [0, 1].
+
+    Source: segmentation_models, JaccardLoss.
+
+    >>> jaccard(jnp.array([[[50.0], [-50.0]]]), jnp.array([[1, 1]]), smooth=0).tolist()
+    [0.5]
+    """
+    both, total = _overlap(logits, target)
+    return (1.0 - _ratio(both + smooth, total - both + smooth, empty=1.0)).mean(axis=-1)
+
+
+def focal(logits: Array, target: Array, *, alpha: float, gamma: float) -> Array:
+    """Focal loss with a class-dependent factor, mean over the pixels of each example.
+
+    K = 1: alpha g (1 - p)^gamma (-ln p) + (1 - alpha)(1 - g) p^gamma (-ln(1 - p)).
+    K > 1: -alpha (1 - p_t)^gamma ln p_t.
+
+    Args:
+      logits: [N, ..., K].
+      target: [N, ...] int32 class ids or IGNORE.
+      alpha: weight of the foreground in [0, 1], the background has 1 - alpha; a plain
+        factor for K > 1. 0.25 in the source.
+      gamma: >= 0, 0 leaves the cross-entropy; 2 in the source.
+
+    Returns:
+      [N] float32.
+
+    Source: https://arxiv.org/abs/1708.02002, eq. 5; segmentation_models,
+    BinaryFocalLoss and CategoricalFocalLoss. Differs: the categorical mean is over
+    pixels, there over pixels and classes.
+
+    >>> loss = focal(jnp.zeros([1, 1]), jnp.array([1]), alpha=0.25, gamma=2.0)
+    >>> round(float(loss[0]), 5)  # 0.25 * 0.5^2 * ln 2
+    0.04332
+    """
+    binary = logits.shape[-1] == 1
+    logits, target, counted = _split(logits, target)
+    factor = jnp.where(target == 1, alpha, 1.0 - alpha) if binary else alpha
+    return _pixel_mean(factor * _focal_pixels(logits, target, gamma), counted)
+
+
+def focal_constant(
+    logits: Array, target: Array, *, alpha: float, gamma: float
+) -> Array:
+    """Focal loss with the same factor for all classes, mean over pixels per example.
+
+    alpha (1 - exp(-CE))^gamma CE with CE = -ln p_t, so 1 - exp(-CE) = 1 - p_t.
+
+    Args:
+      logits: [N, ..., K].
+      target: [N, ...] int32 class ids or IGNORE.
+      alpha: plain factor; 0.8 in the source.
+      gamma: >= 0; 2 in the source.
+
+    Returns:
+      [N] float32.
+
+    Source: https://github.com/Andrii-Radyhin/speedlines-detection, FocalLoss.
+
+    >>> loss = focal_constant(jnp.zeros([1, 1]), jnp.array([0]), alpha=0.8, gamma=2.0)
+    >>> round(float(loss[0]), 5)  # 0.8 * 0.5^2 * ln 2
+    0.13863
+    """
+    logits, target, counted = _split(logits, target)
+    return _pixel_mean(alpha * _focal_pixels(logits, target, gamma), counted)
+
+
+def _focal_pixels(logits: Array, target: Array, gamma: float) -> Array:
+    """-(1 - p_t)^gamma ln p_t; the power by exp, for a finite gradient at p_t = 1."""
+    log_p, log_rest = _log_likelihood(logits, target)
+    return -jnp.exp(gamma * log_rest) * log_p
+
+
+LOSSES: dict[str, Callable[..., Array]] = {
+    "bce": bce,
+    "cross_entropy": cross_entropy,
+    "dice": dice,
+    "jaccard": jaccard,
+    "focal": focal,
+    "focal_constant": focal_constant,
+}
+
+
+def make_loss(terms: Mapping[str, Mapping]) -> Callable[[Array, Array], Array]:
+    """The weighted sum of losses that a config's `loss` group describes.
+
+    Args:
+      terms: name in LOSSES -> 'weight' and the keyword-only parameters of that loss.
+
+    Returns:
+      A function (logits [N, ..., K], target [N, ...]) -> [N] float32.
+
+    Raises:
+      InputError: there is no term.
+
+    >>> loss = make_loss({"dice": {"weight": 2.0, "smooth": 1.0}})
+    >>> loss(jnp.array([[[50.0], [-50.0]]]), jnp.array([[1, 1]])).tolist()
+    [0.5]
+    """
+    if not terms:
+        raise InputError(
+            expected=f"at least one loss out of {', '.join(LOSSES)}",
+            found="an empty loss group in the config",
+            fix="loss=dict(bce=dict(weight=1.0, pos_weight=1.0))",
+        )
+    parts = []
+    for name, options in terms.items():
+        keys = {key: value for key, value in options.items() if key != "weight"}
+        parts.append((options["weight"], functools.partial(LOSSES[name], **keys)))
+
+    def loss(logits: Array, target: Array) -> Array:
+        return sum(weight * term(logits, target) for weight, term in parts)
+
+    return loss
