@@ -1,0 +1,1 @@
+"""The path from listed files to batches; see the design in each module."""

@@ -1,0 +1,182 @@
+"""Decode once: pixels at the training size, in uint8, as memory-mapped .npy files.
+
+Both sources give the same bytes: `Decoded` copies rows out of the memory map,
+`Streamed` decodes them from the prepared records every time.
+"""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from jaxseg import files, progress
+from jaxseg.data.images import (
+    MaskEncoding,
+    decode_image,
+    decode_mask,
+    encode_mask,
+    resize_image,
+    resize_mask,
+)
+from jaxseg.errors import InputError
+from jaxseg.types import IGNORE
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """How the bytes of a record become the pixels that the network sees.
+
+    Attributes:
+      image_size: (H, W).
+      channels: C, 1 or 3.
+      encoding: of the masks; None for a set without masks.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    encoding: MaskEncoding | None
+
+    @property
+    def key(self) -> str:
+        """Changes when the pixels do."""
+        rule = ("bilinear", "nearest", *dataclasses.astuple(self))
+        return hashlib.sha256(repr(rule).encode()).hexdigest()[:12]
+
+    def image(self, data: bytes) -> np.ndarray:
+        """[H, W, C] uint8."""
+        return resize_image(decode_image(data, self.channels), self.image_size)
+
+    def mask(self, data: bytes) -> np.ndarray:
+        """[H, W] uint8 class ids; all `IGNORE` for an image without a mask."""
+        if not data:
+            return np.full(self.image_size, IGNORE, np.uint8)
+        return resize_mask(
+            encode_mask(decode_mask(data), self.encoding), self.image_size
+        )
+
+    def decode(self, record: dict[str, bytes]) -> dict[str, np.ndarray]:
+        """`image` and, where the set has masks, `mask`."""
+        pixels = {"image": self.image(record["image"])}
+        if self.encoding is not None:
+            pixels["mask"] = self.mask(record["mask"])
+        return pixels
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape per array of one sample."""
+        shapes = {"image": (*self.image_size, self.channels)}
+        return shapes if self.encoding is None else shapes | {"mask": self.image_size}
+
+
+class Source(Protocol):
+    """Pixels by position."""
+
+    decoder: Decoder
+
+    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
+        """Fills `out[name][i]` with the pixels of sample `positions[i]`."""
+
+
+class Decoded:
+    """Rows of memory-mapped arrays [n, H, W, C] and [n, H, W]."""
+
+    def __init__(self, folder: Path, decoder: Decoder):
+        self.decoder = decoder
+        self._arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in decoder.shapes()
+        }
+
+    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
+        for name, rows in self._arrays.items():
+            # mode='clip' lets NumPy write into `out` without a copy of its own.
+            np.take(rows, positions, axis=0, out=out[name], mode="clip")
+
+
+class Streamed:
+    """Decodes from the prepared records whenever a sample is read."""
+
+    def __init__(self, records, decoder: Decoder):
+        self.decoder = decoder
+        self._records = records
+
+    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
+        records = self._records.__getitems__(positions.tolist())
+        for i, record in enumerate(records):
+            for name, pixels in self.decoder.decode(record).items():
+                out[name][i] = pixels
+
+
+def open_source(
+    records: Sequence,
+    decoder: Decoder,
+    *,
+    content_hash: str,
+    cache_dir: Path,
+    mode: str,
+    workers: int,
+) -> tuple[Source, str]:
+    """The source that `data.cache` asks for, and a sentence on the choice.
+
+    'auto' decodes into the cache if the disk has room for twice its size.
+
+    Raises:
+      InputError: mode 'host' and too little room on the disk.
+    """
+    folder = cache_dir / "decoded" / f"{content_hash[:20]}-{decoder.key}"
+    if mode == "none":
+        return Streamed(records, decoder), "images are decoded in every epoch"
+    size = len(records) * sum(int(np.prod(s)) for s in decoder.shapes().values())
+    note = f"{size / 1e9:.2f} GB of decoded images in {folder}"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache_dir).free
+    if not folder.is_dir() and mode == "auto" and free < 2 * size:
+        return Streamed(records, decoder), (
+            f"images are decoded in every epoch: {size / 1e9:.2f} GB would crowd "
+            f"{cache_dir} ({free / 1e9:.2f} GB free)"
+        )
+    with files.exclusive(folder.with_suffix(".lock"), wait=True):
+        if not folder.is_dir():
+            _build(records, decoder, folder, size, workers)
+    return Decoded(folder, decoder), note
+
+
+def _build(records, decoder: Decoder, folder: Path, size: int, workers: int) -> None:
+    fix = "--config.data.cache=none, or --config.data.cache_dir=DIR on a larger disk"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < size:
+        found = f"{free / 1e9:.3f} GB free"
+        raise InputError(f"{size / 1e9:.3f} GB of room in {folder.parent}", found, fix)
+    with (
+        files.explain_full_disk(folder.parent, fix),
+        files.atomic_folder(folder) as temporary,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        arrays = {
+            name: _allocate(temporary / f"{name}.npy", (len(records), *shape))
+            for name, shape in decoder.shapes().items()
+        }
+
+        def decode_into(i: int) -> None:
+            for name, pixels in decoder.decode(records[i]).items():
+                arrays[name][i] = pixels
+
+        work = pool.map(decode_into, range(len(records)))
+        for _ in progress.track(work, len(records), "Decoding images"):
+            pass
+        for array in arrays.values():
+            array.flush()
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory map whose disk blocks exist: writing to it cannot fail half-way."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -1,0 +1,507 @@
+"""Opens every image and mask of a listing once, before anything is trained on it.
+
+The values of all masks together decide how they become class ids; what was found and
+how it is handled is said in notes, and what cannot be handled is refused with the fix.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.data import images
+from jaxseg.data.images import (
+    ImageFacts,
+    MaskEncoding,
+    UnreadableImage,
+    ValueCounts,
+)
+from jaxseg.datasets.record import Listing, Record
+from jaxseg.errors import InputError, shorten
+from jaxseg.types import IGNORE
+
+Progress = Callable[[Iterable, int, str], Iterable]
+
+_MAX_NAMED = 64  # more class names than this make no line that anybody copies
+_IMAGE_NOTES = {
+    "16-bit": "are 16-bit: scaled to 8 bit by /257 (colour: upper byte)",
+    "palette": "have a palette: expanded to colours",
+    "alpha": "have transparency: the alpha channel is dropped",
+    "grey": "are grey: repeated where three channels are asked for",
+    "CMYK": "are CMYK: converted to RGB",
+    "EXIF-rotated": "are turned upright by their EXIF orientation",
+    "several frames": "have several frames: the first is used",
+}
+_MASK_NOTES = {
+    "16-bit": "are 16-bit: values are kept, or divided by 257 where they are 0..65535",
+    "palette": "have a palette: its indices are the values, its colours are not used",
+    "palette: 0 is not black": "have a palette where 0 is not black: it is 0 still",
+    "alpha": "have transparency: the alpha channel is dropped",
+    "EXIF-rotated": "are turned upright by their EXIF orientation",
+    "several frames": "have several frames: the first is used",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedRecord:
+    """A record whose files have been opened.
+
+    Attributes:
+      record: as listed.
+      image_sha256: hex digest of the bytes of the image file.
+      mask_sha256: the same of the mask file, '' without one.
+      size: (height, width) in pixels, upright.
+      label: as listed; where that is None, 1 if the mask has any foreground, else 0.
+      foreground: share of the pixels that are neither class 0 nor `IGNORE`, in [0, 1],
+        of those that are not `IGNORE`; None without a mask.
+    """
+
+    record: Record
+    image_sha256: str
+    mask_sha256: str
+    size: tuple[int, int]
+    label: int
+    foreground: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A listing that can be trained on.
+
+    Attributes:
+      records: those kept, in the order of the listing.
+      encoding: how mask values become class ids; None without masks.
+      notes: what was found and how it is handled, one sentence each.
+      skipped: (id, reason) of records left out.
+      content_hash: hex sha256 over id, contents, label, group and split of all records.
+    """
+
+    records: tuple[CheckedRecord, ...]
+    encoding: MaskEncoding | None
+    notes: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    content_hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    record: Record
+    problem: str = ""
+    image_sha256: str = ""
+    mask_sha256: str = ""
+    facts: ImageFacts | None = None
+    mask_facts: ImageFacts | None = None
+    tally: ValueCounts | None = None
+
+
+def check(
+    listing: Listing,
+    *,
+    palette: tuple[str, ...],
+    on_corrupt: str,
+    workers: int,
+    progress: Progress,
+) -> Checked:
+    """Opens everything once and decides how the masks are to be read.
+
+    Args:
+      listing: what to open.
+      palette: '#rrggbb' of every class for colour-coded masks, else ().
+      on_corrupt: 'fail' refuses files that cannot be opened, 'skip' leaves them out.
+      workers: threads.
+      progress: `progress(iterable, total, description)` returns an iterable.
+
+    Raises:
+      InputError: broken files, pairs of different size, masks that cannot be read
+        without doubt, or nothing to train on.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        opening = pool.map(_open_record, listing.records)
+        total = len(listing.records)
+        opened = list(progress(opening, total, "Checking images and masks"))
+    kept, skipped = _set_broken_aside(opened, on_corrupt)
+    _refuse_different_sizes(kept)
+    _refuse_unlabelled(kept)
+    masked = [item for item in kept if item.tally is not None]
+    encoding, encoding_notes = None, []
+    if masked:
+        encoding, note = _decide_encoding(masked, listing.classes, palette)
+        encoding_notes = [note, *_class_notes(masked, encoding, listing.classes)]
+    num_classes = len(listing.classes)
+    records = tuple(_finish(item, encoding, num_classes) for item in kept)
+    notes = (
+        *_file_notes([item.facts for item in kept], "images", _IMAGE_NOTES),
+        *_file_notes([item.mask_facts for item in masked], "masks", _MASK_NOTES),
+        *encoding_notes,
+        *_label_notes(records),
+    )
+    return Checked(records, encoding, notes, skipped, _content_hash(records))
+
+
+def fingerprint(listing: Listing) -> str:
+    """Hex sha256 of a listing and of its files' sizes and times, opening none of them.
+
+    The same fingerprint means that `check` with the same options need not run again.
+    """
+    digest = hashlib.sha256(json.dumps(listing.classes).encode())
+    for record in listing.records:
+        stats = [_stat(path) for path in (record.image, record.mask)]
+        facts = [record.id, stats, record.label, record.group, record.split]
+        digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()
+
+
+def to_json(checked: Checked) -> dict:
+    """A plain dict for `json.dump`; `from_json` is the inverse."""
+    return dataclasses.asdict(
+        checked,
+        dict_factory=lambda pairs: {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in pairs
+        },
+    )
+
+
+def from_json(data: dict) -> Checked:
+    """The `Checked` that `to_json` wrote."""
+    encoding = data["encoding"]
+    if encoding is not None:
+        encoding = MaskEncoding(encoding["kind"], tuple(encoding["palette"]))
+    return Checked(
+        records=tuple(_record_from_json(item) for item in data["records"]),
+        encoding=encoding,
+        notes=tuple(data["notes"]),
+        skipped=tuple((name, reason) for name, reason in data["skipped"]),
+        content_hash=data["content_hash"],
+    )
+
+
+def _record_from_json(item: dict) -> CheckedRecord:
+    fields = dict(item["record"])
+    fields["image"] = Path(fields["image"])
+    fields["mask"] = None if fields["mask"] is None else Path(fields["mask"])
+    rest = {**item, "record": Record(**fields), "size": tuple(item["size"])}
+    return CheckedRecord(**rest)
+
+
+def _stat(path: Path | None) -> tuple:
+    try:
+        stat = os.stat(path) if path else None
+    except OSError:
+        return (str(path), "missing")
+    return (str(path), stat.st_size, stat.st_mtime_ns) if stat else ()
+
+
+def _open_record(record: Record) -> _Opened:
+    path = record.image
+    try:
+        image = path.read_bytes()
+        facts = images.describe_image(image)
+        opened = _Opened(record, "", hashlib.sha256(image).hexdigest(), facts=facts)
+        if record.mask is None:
+            return opened
+        path = record.mask
+        mask = path.read_bytes()
+        raw, mask_facts = images.read_mask(mask)
+    except OSError as error:
+        return _Opened(record, f"{path} cannot be read ({error.strerror})")
+    except UnreadableImage as error:
+        return _Opened(record, f"{path} {error}")
+    return dataclasses.replace(
+        opened,
+        mask_sha256=hashlib.sha256(mask).hexdigest(),
+        mask_facts=mask_facts,
+        tally=images.count_values(raw),
+    )
+
+
+def _set_broken_aside(
+    opened: Sequence[_Opened], on_corrupt: str
+) -> tuple[list[_Opened], tuple[tuple[str, str], ...]]:
+    broken = [item for item in opened if item.problem]
+    kept = [item for item in opened if not item.problem]
+    if broken and on_corrupt == "fail":
+        raise InputError(
+            expected="images and masks that can be opened",
+            found=f"{len(broken)} broken: {shorten(item.problem for item in broken)}",
+            fix="--config.data.on_corrupt=skip leaves them out; or replace the files",
+        )
+    if not kept:
+        raise InputError(
+            expected="at least one record that can be opened",
+            found=f"{len(broken)} broken: {shorten(item.problem for item in broken)}",
+            fix="see that --config.data.dir names the folder of the intact files",
+        )
+    return kept, tuple((item.record.id, item.problem) for item in broken)
+
+
+def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
+    differing = [
+        f"{item.record.id}: image {_size_text(item.facts)}, "
+        f"mask {_size_text(item.mask_facts)}"
+        for item in opened
+        if item.tally is not None and item.facts.size != item.mask_facts.size
+    ]
+    if differing:
+        raise InputError(
+            expected="every mask to have the size of its image (height x width)",
+            found=f"{len(differing)} pairs differ: {shorten(differing)}",
+            fix="export these masks again at the size of the image as it is displayed, "
+            "or take the pairs out of the folder",
+        )
+
+
+def _refuse_unlabelled(opened: Sequence[_Opened]) -> None:
+    unknown = [
+        item.record.id
+        for item in opened
+        if item.record.label is None and item.tally is None
+    ]
+    if unknown:
+        raise InputError(
+            expected="a label or a mask for every image",
+            found=f"neither for {len(unknown)} images: {shorten(unknown)}",
+            fix="draw their masks, or take these images out of the folder",
+        )
+
+
+def _size_text(facts: ImageFacts) -> str:
+    turned = " (EXIF-rotated)" if "EXIF-rotated" in facts.notes else ""
+    return f"{facts.size[0]} x {facts.size[1]}{turned}"
+
+
+def _decide_encoding(
+    masked: Sequence[_Opened], classes: tuple[str, ...], palette: tuple[str, ...]
+) -> tuple[MaskEncoding, str]:
+    pixels = Counter()
+    for item in masked:
+        colours = item.tally.colours.tolist()
+        pixels.update(dict(zip(colours, item.tally.counts.tolist(), strict=True)))
+    coloured = [item.record.id for item in masked if item.tally.values.ndim == 2]
+    photos = [item.record.id for item in masked if not item.tally.complete]
+    if photos:
+        raise InputError(
+            expected="masks with a few flat colours or grey values",
+            found=f"{len(photos)} masks with over 64 colours: {shorten(photos)}",
+            fix="see that the masks are not photos, and save them as PNG, not as JPEG",
+        )
+    if palette:
+        return _palette_encoding(pixels, classes, palette)
+    if coloured:
+        raise InputError(
+            expected="masks of class ids or of 0 and 255, or the colour of every class",
+            found=f"{len(coloured)} colour-coded masks ({shorten(coloured)}): "
+            f"{_shares(pixels)}",
+            fix=f"{_palette_line(_names(pixels), classes)}  in the order of "
+            "data.classes",
+        )
+    return _grey_encoding(Counter({c & 255: n for c, n in pixels.items()}), classes)
+
+
+def _palette_encoding(
+    pixels: Counter, classes: tuple[str, ...], palette: tuple[str, ...]
+) -> tuple[MaskEncoding, str]:
+    palette = tuple(colour.lower() for colour in palette)
+    valid = all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in palette)
+    if not valid or len({*palette}) != len(palette) or len(palette) != len(classes):
+        raise InputError(
+            expected=f"data.palette with one colour '#rrggbb' for each of the "
+            f"{len(classes)} classes {shorten(classes)}",
+            found=f"{palette}",
+            fix=_palette_line(_names(pixels), classes),
+        )
+    unknown = Counter(
+        {c: n for c, n in pixels.items() if images.colour_name(c) not in palette}
+    )
+    if unknown:
+        ids = {index * 0x010101 for index in range(len(classes))}
+        raise InputError(
+            expected=f"only the colours of data.palette in masks: {', '.join(palette)}",
+            found=f"{_shares(unknown, pixels.total())}",
+            fix='--config.data.palette="()"  (the masks hold class ids, not colours)'
+            if pixels.keys() <= ids
+            else _palette_line(palette + _names(unknown), classes),
+        )
+    pairs = zip(palette, classes, strict=True)
+    meaning = ", ".join(f"{colour} is {name}" for colour, name in pairs)
+    return MaskEncoding("palette", palette), f"masks are colour-coded: {meaning}"
+
+
+def _grey_encoding(
+    pixels: Counter, classes: tuple[str, ...]
+) -> tuple[MaskEncoding, str]:
+    values, ids = {*pixels}, {*range(len(classes))}
+    listed = ", ".join(str(value) for value in sorted(values))
+    if values <= ids:
+        return MaskEncoding("ids"), f"masks hold class ids {listed}"
+    if len(classes) == 2 and values <= {0, 255}:
+        note = f"masks hold {{{listed}}}: 255 is class 1 ({classes[1]})"
+        return MaskEncoding("binary"), note
+    if values <= ids | {IGNORE}:
+        share = 100 * pixels[IGNORE] / pixels.total()
+        note = f"masks hold class ids {listed}: 255 counts nowhere ({share:.2g} %)"
+        return MaskEncoding("ids"), note
+    plain = values - {IGNORE}
+    # 0, 1, 2, ... without a gap are ids of more classes; grey edges leave gaps, or go
+    # on up to white.
+    look_like_ids = plain == {*range(len(plain))} and len(plain) < 250
+    if len(classes) > 2 or max(values) <= 127 or look_like_ids:
+        raise _values_beyond_classes(pixels, classes)
+    meaning = f"values over 127 are class 1 ({classes[1]})"
+    if len(values) <= 4:
+        return MaskEncoding("threshold"), f"masks hold {{{listed}}}: {meaning}"
+    between = sum(pixels[value] for value in range(32, 224)) / pixels.total()
+    if between > 0.5:
+        raise InputError(
+            expected="masks that are mostly black and white",
+            found=f"{len(values)} grey values, {100 * between:.0f} % of the pixels in "
+            "32..223: these look like photos",
+            fix="see that images and masks are not swapped, or threshold the masks",
+        )
+    kind = "masks are anti-aliased or JPEG-compressed"
+    share = f"{100 * between:.2g} % of the pixels in 32..223"
+    return MaskEncoding("threshold"), f"{kind} ({share}): {meaning}"
+
+
+def _values_beyond_classes(pixels: Counter, classes: tuple[str, ...]) -> InputError:
+    plain = sorted({*pixels} - {IGNORE})
+    colours = Counter({value * 0x010101: count for value, count in pixels.items()})
+    # Ids of a class list are mostly in use; {0, 100} are two grey levels instead.
+    if plain[-1] < min(_MAX_NAMED, 2 * len(plain)):
+        fix = _classes_line(classes, plain[-1] + 1)
+    elif len(pixels) <= _MAX_NAMED:
+        fix = f"{_palette_line(_names(colours), classes)}  in the order of data.classes"
+    else:
+        fix = f"rewrite the masks with the values 0..{len(classes) - 1}"
+    return InputError(
+        expected=f"mask values 0..{len(classes) - 1} for {shorten(classes)}"
+        + (", or 0 and 255" if len(classes) == 2 else ", and 255 for no class"),
+        found=f"values {shorten(sorted(pixels), 20)}",
+        fix=fix,
+    )
+
+
+def _shares(pixels: Counter, total: int = 0) -> str:
+    """'#000000 93.1 %, #ff0000 6.9 %', largest first."""
+    total = total or pixels.total()
+    texts = [
+        f"{images.colour_name(colour)} {100 * count / total:.1f} %"
+        for colour, count in pixels.most_common()
+    ]
+    return shorten(texts, limit=12)
+
+
+def _names(pixels: Counter) -> tuple[str, ...]:
+    commonest = pixels.most_common(_MAX_NAMED)
+    return tuple(images.colour_name(colour) for colour, _ in commonest)
+
+
+def _palette_line(colours: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """The option for these colours; and the classes if their number differs."""
+    line = f'--config.data.palette="{colours}"'
+    if len(colours) == len(classes):
+        return line
+    return f"{line} {_classes_line(classes, len(colours))}"
+
+
+def _classes_line(classes: tuple[str, ...], count: int) -> str:
+    more = tuple(f"class_{index}" for index in range(len(classes), count))
+    return f'--config.data.classes="{(classes + more)[:count]}"'
+
+
+def _class_notes(
+    masked: Sequence[_Opened], encoding: MaskEncoding, classes: tuple[str, ...]
+) -> list[str]:
+    """What the encoded masks lack; refuses a set without any foreground."""
+    counts = [item.tally.class_counts(encoding, len(classes)) for item in masked]
+    present = np.sum(counts, axis=0)[: len(classes)] > 0
+    if not present[1:].any():
+        values = sorted({int(v) for item in masked for v in item.tally.values.flat})
+        raise InputError(
+            expected="at least one mask with a foreground pixel",
+            found=f"no mask has a foreground pixel: {len(masked)} masks, values "
+            f"{shorten(values)}" + " (255 counts nowhere)" * (IGNORE in values),
+            fix=_classes_line(("background", "crack"), 2)
+            if IGNORE in values
+            else "see that the mask folder is the right one and its masks are drawn",
+        )
+    notes = [
+        f"no mask holds class {index} ({classes[index]})"
+        for index in np.flatnonzero(~present)
+    ]
+    if encoding.kind == "ids" and len(classes) == 2 and _may_be_mixed(masked):
+        notes.append("no mask holds both 1 and 255: are two encodings mixed?")
+    empty = sum(not count[1:-1].any() for count in counts)
+    if empty:
+        notes.append(f"{empty} of {len(masked)} masks are all background")
+    return notes
+
+
+def _may_be_mixed(masked: Sequence[_Opened]) -> bool:
+    """Whether some masks hold 1, others 255, and none both."""
+    held = [{*item.tally.values.tolist()} & {1, IGNORE} for item in masked]
+    return {1} in held and {IGNORE} in held and {1, IGNORE} not in held
+
+
+def _finish(
+    item: _Opened, encoding: MaskEncoding | None, num_classes: int
+) -> CheckedRecord:
+    label, foreground = item.record.label, None
+    if item.tally is not None:
+        counts = item.tally.class_counts(encoding, num_classes)
+        pixels = counts[1:-1].sum()
+        foreground = float(pixels / max(1, counts[:-1].sum()))
+        label = int(pixels > 0) if label is None else label
+    hashes = item.image_sha256, item.mask_sha256
+    return CheckedRecord(item.record, *hashes, item.facts.size, label, foreground)
+
+
+def _file_notes(
+    facts: Sequence[ImageFacts], what: str, sentences: dict[str, str]
+) -> list[str]:
+    found = Counter(note for fact in facts for note in fact.notes)
+    return [
+        f"{found[note]} of {len(facts)} {what} {sentence}"
+        for note, sentence in sentences.items()
+        if found[note]
+    ]
+
+
+def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
+    """Copies by content, copies with unequal labels, labels that a mask contradicts."""
+    same = defaultdict(list)
+    for item in records:
+        same[item.image_sha256].append(item)
+    copies = [item.record.id for group in same.values() for item in group[1:]]
+    unequal = [
+        " = ".join(f"{item.record.id} ({item.label})" for item in group)
+        for group in same.values()
+        if len({item.label for item in group}) > 1
+    ]
+    contrary = [
+        item.record.id
+        for item in records
+        if item.foreground is not None and (item.label > 0) != (item.foreground > 0)
+    ]
+    found = {
+        "images are byte-identical copies of others": copies,
+        "groups of byte-identical images have contradictory labels": unequal,
+        "labels contradict the mask (foreground or none)": contrary,
+    }
+    return [f"{len(n)} {text}: {shorten(n)}" for text, n in found.items() if n]
+
+
+def _content_hash(records: Sequence[CheckedRecord]) -> str:
+    digest = hashlib.sha256()
+    for item in records:
+        record, hashes = item.record, (item.image_sha256, item.mask_sha256)
+        facts = [record.id, *hashes, item.label, record.group, record.split]
+        digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""A dataset ready to train on: scanned, checked, prepared, split and decoded."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg import files, paths, progress
+from jaxseg.config import Data
+from jaxseg.data import check
+from jaxseg.data.cache import Decoder, Source, open_source
+from jaxseg.data.check import CheckedRecord
+from jaxseg.data.prepare import prepare
+from jaxseg.data.splits import Split
+from jaxseg.datasets.record import Listing
+from jaxseg.errors import InputError, shorten
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What the loop needs to know.
+
+    Attributes:
+      records: all of them; positions in other arrays refer to this order.
+      classes: names by class id.
+      labels: [n] int32 image classes.
+      source: pixels by position.
+      content_hash: changes when any file or label does.
+      notes: sentences to print.
+    """
+
+    records: tuple[CheckedRecord, ...]
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    source: Source
+    content_hash: str
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        return [checked.record.id for checked in self.records]
+
+
+def load_dataset(listing: Listing, data: Data) -> Dataset:
+    """Checks the files and opens them as fast as `data.cache` allows.
+
+    Raises:
+      InputError: whatever is wrong with the files, the masks or the disk.
+    """
+    cache_dir, workers = paths.cache_folder(data.cache_dir), num_workers(data)
+    checked = _check_once(listing, data, cache_dir, workers)
+    _refuse_empty_classes(listing.classes, checked)
+    decoder = Decoder(data.image_size, data.channels, checked.encoding)
+    source, cache_note = open_source(
+        prepare(checked, cache_dir),
+        decoder,
+        content_hash=checked.content_hash,
+        cache_dir=cache_dir,
+        mode=data.cache,
+        workers=workers,
+    )
+    return Dataset(
+        records=checked.records,
+        classes=listing.classes,
+        labels=np.asarray([c.label for c in checked.records], np.int32),
+        source=source,
+        content_hash=checked.content_hash,
+        skipped=checked.skipped,
+        notes=(*listing.notes, *checked.notes, cache_note),
+    )
+
+
+def refuse_small_parts(split: Split, batch_size: int) -> None:
+    """A training part must fill one batch."""
+    num_train = len(split.indices("train"))
+    if num_train < batch_size:
+        raise InputError(
+            "at least one full batch of training images",
+            f"{num_train} training image(s) and batches of {batch_size}",
+            f"--config.train.batch_size={max(num_train, 1)}",
+        )
+
+
+def num_workers(data: Data) -> int:
+    """`data.workers`, or one thread per core this process may use."""
+    return data.workers or len(os.sched_getaffinity(0))
+
+
+def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Checked:
+    """The stored result for an unchanged folder, or a new check."""
+    options = (*data.palette, data.on_corrupt)
+    name = f"{check.fingerprint(listing)[:20]}-{'-'.join(options).replace('#', '')}"
+    path = cache_dir / "checked" / f"{name}.json"
+    if path.is_file():
+        return check.from_json(json.loads(path.read_text(encoding="utf-8")))
+    checked = check.check(
+        listing,
+        palette=data.palette,
+        on_corrupt=data.on_corrupt,
+        workers=workers,
+        progress=progress.track,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_file(path) as file:
+        json.dump(check.to_json(checked), file)
+    return checked
+
+
+def _refuse_empty_classes(classes: tuple[str, ...], checked: check.Checked) -> None:
+    """Image classes must all occur; masks are judged by `check` instead."""
+    if checked.encoding is not None:
+        return
+    present = {record.label for record in checked.records}
+    missing = [name for label, name in enumerate(classes) if label not in present]
+    if missing:
+        raise InputError(
+            f"images of every class: {', '.join(classes)}",
+            f"no image of {shorten(missing)} among {len(checked.records)} images",
+            "add such images, or look whether --config.data.dir is the right folder",
+        )

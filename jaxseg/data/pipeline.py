@@ -1,0 +1,137 @@
+"""Batches for training and evaluation, by grain: batch k is a function of (seed, k).
+
+Reading runs ahead in threads (Pillow and NumPy release the GIL). Batches are filled in
+place in buffers that come back when the device has its copy: a fresh buffer costs a
+page fault per 4 KiB, twenty times the copy itself.
+"""
+
+import functools
+import queue
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from jaxseg.data.cache import Decoder, Source
+from jaxseg.data.sampling import epoch_order
+
+HostBatch = dict[str, np.ndarray]
+
+
+class Buffers:
+    """Host batches to be filled again and again; grows to what is in flight at once."""
+
+    def __init__(self, decoder: Decoder, batch_size: int):
+        self._shapes = decoder.shapes()
+        self._batch_size = batch_size
+        self._free: queue.SimpleQueue[HostBatch] = queue.SimpleQueue()
+
+    def take(self) -> HostBatch:
+        """A batch with arbitrary content."""
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            n = self._batch_size
+            batch = {k: np.empty((n, *s), np.uint8) for k, s in self._shapes.items()}
+            batch["label"] = np.empty(n, np.int32)
+            batch["valid"] = np.empty(n, bool)
+            return batch
+
+    def give_back(self, batch: HostBatch) -> None:
+        """Call it when nobody reads the batch any more."""
+        self._free.put(batch)
+
+
+class TrainLoader:
+    """Training batches by step, whole epochs one after the other.
+
+    Attributes:
+      steps_per_epoch: floor(n / batch_size); what is left over has its turn in other
+        epochs, since the order changes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: np.ndarray,
+        positions: np.ndarray,
+        *,
+        batch_size: int,
+        sampling: str,
+        seed: int,
+        workers: int,
+    ):
+        self._source, self._labels, self._positions = source, labels, positions
+        self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
+        self._workers = workers
+        self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self.steps_per_epoch = len(positions) // batch_size
+        self.buffers = Buffers(source.decoder, batch_size)
+
+    def positions_of(self, step: int) -> np.ndarray:
+        """Positions in the whole set of the samples of one step, [batch_size]."""
+        epoch, k = divmod(step, self.steps_per_epoch)
+        chosen = self._order(epoch)[k * self._batch_size : (k + 1) * self._batch_size]
+        return self._positions[chosen]
+
+    def batches(self, start: int, stop: int) -> Iterator[HostBatch]:
+        """Batches of the steps start <= k < stop."""
+        steps = grain.MapDataset.range(start, stop).map(self._load)
+        return iter(steps.to_iter_dataset(_read_options(self._workers)))
+
+    def _load(self, step: int) -> HostBatch:
+        return _fill(
+            self.buffers.take(),
+            self._source,
+            self._labels,
+            self.positions_of(int(step)),
+        )
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        labels = self._labels[self._positions]
+        return epoch_order(labels, mode=self._sampling, seed=self._seed, epoch=epoch)
+
+
+class EvalLoader:
+    """Batches over a part in order; the last is filled up with `valid` False."""
+
+    def __init__(
+        self,
+        source: Source,
+        labels: np.ndarray,
+        positions: np.ndarray,
+        *,
+        batch_size: int,
+        workers: int,
+    ):
+        self._source, self._labels, self.positions = source, labels, positions
+        self._batch_size, self._workers = batch_size, workers
+        self.buffers = Buffers(source.decoder, batch_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.positions) // self._batch_size)
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        steps = grain.MapDataset.range(len(self)).map(self._load)
+        return iter(steps.to_iter_dataset(_read_options(self._workers)))
+
+    def _load(self, k: int) -> HostBatch:
+        start = int(k) * self._batch_size
+        chosen = self.positions[start : start + self._batch_size]
+        # Padding repeats the first sample, so every batch holds real pixels.
+        padding = np.repeat(chosen[:1], self._batch_size - len(chosen))
+        padded = np.concatenate([chosen, padding])
+        batch = _fill(self.buffers.take(), self._source, self._labels, padded)
+        batch["valid"][len(chosen) :] = False
+        return batch
+
+
+def _fill(batch: HostBatch, source: Source, labels, positions) -> HostBatch:
+    source.read(positions, batch)
+    batch["label"][:] = labels[positions]
+    batch["valid"][:] = True
+    return batch
+
+
+def _read_options(workers: int) -> grain.ReadOptions:
+    return grain.ReadOptions(num_threads=workers, prefetch_buffer_size=workers + 1)

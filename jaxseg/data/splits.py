@@ -1,0 +1,281 @@
+"""Train, validation and test: grouped, stratified, written once, then only read.
+
+A group (photo, tile, structure) never falls apart: its images share texture, light and
+often the same crack, so a random split rewards memory. Files of identical content count
+as one group whatever they are called. Validation never comes out of a published test
+set.
+"""
+
+import csv
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.config import Data
+from jaxseg.data.check import CheckedRecord
+from jaxseg.errors import InputError, shorten
+
+PARTS = ("train", "val", "test")
+MODES = ("grouped", "published", "random", "kfold")
+COLUMNS = ("id", "label", "group", "split", "sha256")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Which part every record belongs to.
+
+    Attributes:
+      parts: 'train', 'val' or 'test' per record, in the order of the records.
+      notes: sentences to print: leaks that the user accepted, and the like.
+    """
+
+    parts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def indices(self, part: str) -> np.ndarray:
+        """Positions of the part's records, int64, ascending."""
+        return np.flatnonzero(np.asarray(self.parts) == part)
+
+
+def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
+    """Splits as `data.split` says.
+
+    'grouped' keeps the dataset's own split where it has one and otherwise deals whole
+    groups; 'published' keeps the dataset's own split though it leaks; 'random' deals
+    single images (comparable with much of the literature, and leaking); 'kfold' tests
+    on fold `data.fold` of `data.num_folds` and validates on the next one; anything else
+    is the path of a split.csv.
+
+    Raises:
+      InputError: a group or a file content in two parts, a part without a sample of
+        some class, or an unreadable split.csv.
+    """
+    if data.split not in MODES:
+        parts, notes = read_split(Path(data.split), records), []
+        _refuse_leaks(records, parts, f"{data.split}: give each group one split")
+    elif data.split == "random":
+        single = _components(records, by_group=False)
+        parts = _deal(records, single, _fractions(data), data.split_seed)
+        notes = _leak_notes(records, parts)
+    elif data.split == "kfold":
+        parts, notes = _fold(records, data), []
+    else:
+        parts, notes = _keep_or_deal(records, data)
+    _refuse_missing_classes(records, parts)
+    return Split(tuple(parts), tuple(notes))
+
+
+def write_split(path: Path, records: Sequence[CheckedRecord], split: Split) -> None:
+    """Writes split.csv; a crash leaves the old file or the new one, no half one."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for checked, part in zip(records, split.parts, strict=True):
+            record = checked.record
+            writer.writerow(
+                (record.id, checked.label, record.group, part, checked.image_sha256)
+            )
+    temporary.replace(path)
+
+
+def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
+    """The parts of the records, as a split.csv has them.
+
+    Raises:
+      InputError: the file is missing or malformed, or names other images than the
+        records.
+    """
+    fix = f"--config.data.split=grouped, or a csv with the columns {','.join(COLUMNS)}"
+    if not path.is_file():
+        raise InputError(f"one of {', '.join(MODES)} or a csv file", str(path), fix)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"id", "split"} <= rows[0].keys():
+        raise InputError("the columns id and split", f"{path} without them", fix)
+    parts = {row["id"]: row["split"] for row in rows}
+    wrong = sorted({part for part in parts.values() if part not in PARTS})
+    if wrong:
+        raise InputError(
+            f"splits {', '.join(PARTS)}", f"{shorten(wrong)} in {path}", fix
+        )
+    ids = {checked.record.id for checked in records}
+    if ids != parts.keys():
+        raise InputError(
+            f"the same images in {path} and in the dataset",
+            f"only in the dataset: {shorten(sorted(ids - parts.keys())) or 'none'}; "
+            f"only in the file: {shorten(sorted(parts.keys() - ids)) or 'none'}",
+            "restore the missing images, or make a new split in a new --workdir",
+        )
+    return [parts[checked.record.id] for checked in records]
+
+
+def assign_groups(
+    strata: np.ndarray, groups: np.ndarray, fractions: Sequence[float], seed: int
+) -> np.ndarray:
+    """Deals whole groups so that every part gets its share of every stratum.
+
+    Largest group first, each to the part where the sum over strata of squared relative
+    deviations from the wanted counts shrinks most.
+
+    Args:
+      strata: [n] int, from 0; e.g. one per (source, label).
+      groups: [n] int, from 0.
+      fractions: share of every part; adds up to 1.
+      seed: breaks ties between groups of one size.
+
+    Returns:
+      [n] int, the part of every sample.
+    """
+    counts = np.zeros((groups.max() + 1, strata.max() + 1))
+    np.add.at(counts, (groups, strata), 1)
+    totals = np.maximum(counts.sum(0), 1)
+    wanted = np.asarray(fractions)[:, None] * totals  # [parts, strata]
+    have = np.zeros_like(wanted)
+    part_of_group = np.zeros(len(counts), np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(counts))
+    for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
+        before = (((have - wanted) / totals) ** 2).sum(1)
+        after = (((have + counts[group] - wanted) / totals) ** 2).sum(1)
+        part = np.argmin(after - before)
+        have[part] += counts[group]
+        part_of_group[group] = part
+    return part_of_group[groups]
+
+
+def find_leaks(
+    records: Sequence[CheckedRecord], parts: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Groups, and ids of files with identical content, that stand in two parts."""
+    parts_of_group, parts_of_hash = defaultdict(set), defaultdict(set)
+    for checked, part in zip(records, parts, strict=True):
+        parts_of_group[checked.record.group].add(part)
+        parts_of_hash[checked.image_sha256].add(part)
+    groups = sorted(name for name, found in parts_of_group.items() if len(found) > 1)
+    ids = sorted(
+        checked.record.id
+        for checked in records
+        if len(parts_of_hash[checked.image_sha256]) > 1
+    )
+    return groups, ids
+
+
+def _keep_or_deal(records: Sequence[CheckedRecord], data: Data):
+    published = [checked.record.split for checked in records]
+    if not any(published):
+        if data.split == "published":
+            raise InputError(
+                "a dataset that comes with a split",
+                f"{data.source.name} has none",
+                "--config.data.split=grouped",
+            )
+        groups = _components(records, by_group=True)
+        return _deal(records, groups, _fractions(data), data.split_seed), []
+    parts = [part or "train" for part in published]
+    if data.split == "grouped":
+        fix = "--config.data.split=published (keeps it), or =kfold (splits anew)"
+        _refuse_leaks(records, parts, fix)
+    notes = _leak_notes(records, parts)
+    if "val" not in parts:
+        _carve_validation(records, parts, data)
+    return parts, notes
+
+
+def _carve_validation(records, parts: list[str], data: Data) -> None:
+    """Takes whole groups out of train, in place; a published test set stays whole."""
+    train = [i for i, part in enumerate(parts) if part == "train"]
+    inside = [records[i] for i in train]
+    groups = _components(inside, by_group=True)
+    fractions = {"train": 1 - data.val_fraction, "val": data.val_fraction}
+    for i, part in zip(
+        train, _deal(inside, groups, fractions, data.split_seed), strict=True
+    ):
+        parts[i] = part
+
+
+def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
+    groups = _components(records, by_group=True)
+    fractions = [1 / data.num_folds] * data.num_folds
+    folds = assign_groups(_strata(records), groups, fractions, data.split_seed)
+    names = {data.fold: "test", (data.fold + 1) % data.num_folds: "val"}
+    return [names.get(fold, "train") for fold in folds.tolist()]
+
+
+def _deal(records, groups, fractions: Mapping[str, float], seed: int) -> list[str]:
+    names, shares = list(fractions), list(fractions.values())
+    assigned = assign_groups(_strata(records), groups, shares, seed)
+    return [names[part] for part in assigned.tolist()]
+
+
+def _fractions(data: Data) -> dict[str, float]:
+    train = 1 - data.val_fraction - data.test_fraction
+    fractions = {"train": train, "val": data.val_fraction, "test": data.test_fraction}
+    return {part: share for part, share in fractions.items() if share > 0}
+
+
+def _strata(records: Sequence[CheckedRecord]) -> np.ndarray:
+    keys = [(checked.record.source, checked.label) for checked in records]
+    order = {key: index for index, key in enumerate(sorted(set(keys)))}
+    return np.asarray([order[key] for key in keys])
+
+
+def _components(records: Sequence[CheckedRecord], *, by_group: bool) -> np.ndarray:
+    """Group number per record; records of identical content share theirs.
+
+    Union-find over the groups (or, for by_group=False, the single images).
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    first_with: dict[str, str] = {}
+    names = [c.record.group if by_group else c.record.id for c in records]
+    for name, checked in zip(names, records, strict=True):
+        twin = first_with.setdefault(checked.image_sha256, name)
+        parent[root(name)] = root(twin)
+    numbers: dict[str, int] = {}
+    return np.asarray([numbers.setdefault(root(n), len(numbers)) for n in names])
+
+
+def _refuse_leaks(records, parts: Sequence[str], fix: str) -> None:
+    groups, ids = find_leaks(records, parts)
+    if groups or ids:
+        raise InputError(
+            "every group and every file content in one split only",
+            f"{len(groups)} group(s) in two splits ({shorten(groups) or 'none'}), "
+            f"{len(ids)} identical file(s) in two ({shorten(ids) or 'none'})",
+            fix,
+        )
+
+
+def _leak_notes(records, parts: Sequence[str]) -> list[str]:
+    groups, ids = find_leaks(records, parts)
+    if not groups and not ids:
+        return []
+    return [
+        f"WARNING: this split leaks: {len(groups)} group(s) and {len(ids)} identical "
+        "file(s) stand in more than one part; test scores will be too good"
+    ]
+
+
+def _refuse_missing_classes(records, parts: Sequence[str]) -> None:
+    labels = {checked.label for checked in records}
+    for part in PARTS:
+        inside = {c.label for c, p in zip(records, parts, strict=True) if p == part}
+        if part == "test" and not inside:
+            continue  # test_fraction=0: the user has a test set elsewhere
+        missing = sorted(labels - inside)
+        if missing:
+            raise InputError(
+                f"every class in the {part} part",
+                f"no image of class {shorten(missing)} among {len(records)} images",
+                "add images or groups of that class, or try another "
+                "--config.data.split_seed or --config.data.val_fraction",
+            )

@@ -1,0 +1,431 @@
+"""A folder with each defect, and the words in which the user hears of it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data.check import check, fingerprint, from_json, to_json
+from jaxseg.data.images import MaskEncoding
+from jaxseg.datasets.record import Listing, Record
+from jaxseg.errors import InputError
+
+CLASSES = ("background", "crack")
+THREE = ("background", "rust", "crack")
+NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def save(path, pixels, **options):
+    pixels = np.ascontiguousarray(pixels)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def mask_of(*values, size=(32, 32)):
+    """The first value everywhere, each other value on one row."""
+    mask = np.full(size, values[0], np.uint8)
+    for row, value in enumerate(values[1:], start=1):
+        mask[row] = value
+    return mask
+
+
+def listing_of(folder, *masks, classes=CLASSES, suffix=".png", **options):
+    """A record per mask array, with an image of its own; `None` gives no mask."""
+    records = []
+    for index, mask in enumerate(masks):
+        image = save(folder / f"{index}.png", np.roll(NOISE, index, axis=0))
+        path = None
+        if mask is not None:
+            path = save(folder / f"{index}_mask{suffix}", mask, **options)
+        label = 0 if mask is None else None
+        records.append(Record(f"r{index}", image, path, label, f"g{index}"))
+    return Listing(tuple(records), classes)
+
+
+def run(listing, palette=(), on_corrupt="fail"):
+    return check(
+        listing,
+        palette=palette,
+        on_corrupt=on_corrupt,
+        workers=2,
+        progress=lambda iterable, total, description: iterable,
+    )
+
+
+def refusal(listing, **options) -> InputError:
+    with pytest.raises(InputError) as caught:
+        run(listing, **options)
+    return caught.value
+
+
+def with_file(listing, index, **fields):
+    records = list(listing.records)
+    records[index] = dataclasses.replace(records[index], **fields)
+    return dataclasses.replace(listing, records=tuple(records))
+
+
+# How mask values are read.
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "encoding", "note"),
+    [
+        ((0, 255), CLASSES, "binary", "masks hold {0, 255}: 255 is class 1 (crack)"),
+        ((0, 1), CLASSES, "ids", "masks hold class ids 0, 1"),
+        ((0, 1, 2), THREE, "ids", "masks hold class ids 0, 1, 2"),
+        (
+            (0, 1, 255),
+            CLASSES,
+            "ids",
+            "masks hold class ids 0, 1, 255: 255 counts nowhere (3.1 %)",
+        ),
+        (
+            (0, 1, 2, 255),
+            THREE,
+            "ids",
+            "masks hold class ids 0, 1, 2, 255: 255 counts nowhere (3.1 %)",
+        ),
+        (
+            (0, 128),
+            CLASSES,
+            "threshold",
+            "masks hold {0, 128}: values over 127 are class 1 (crack)",
+        ),
+        (
+            (0, 40, 90, 170, 220, 255),
+            CLASSES,
+            "threshold",
+            "masks are anti-aliased or JPEG-compressed (12 % of the pixels in "
+            "32..223): values over 127 are class 1 (crack)",
+        ),
+    ],
+)
+def test_values_decide_the_encoding_and_a_note_says_so(
+    tmp_path, values, classes, encoding, note
+):
+    checked = run(listing_of(tmp_path, mask_of(*values), classes=classes))
+    assert checked.encoding == MaskEncoding(encoding)
+    assert checked.notes[0] == note
+
+
+def test_the_whole_set_decides_not_one_mask(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 1), mask_of(0), mask_of(0, 1, 2))
+    assert "values 0, 1, 2" in refusal(listing).found
+
+
+def test_jpeg_masks_are_thresholded(tmp_path):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[10:13, 3:29] = 255
+    listing = listing_of(tmp_path, mask, suffix=".jpg", quality=75)
+    checked = run(listing)
+    assert checked.encoding == MaskEncoding("threshold")
+    assert checked.records[0].foreground == pytest.approx(3 * 26 / 1024, rel=0.1)
+
+
+def test_palette_1_bit_16_bit_and_grey_rgb_masks_hold_ids(tmp_path):
+    ids = mask_of(0, 1)
+    listing = listing_of(tmp_path, ids, ids > 0, ids.astype(np.uint16), ids, ids)
+    palette = Image.fromarray(ids)
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    palette.save(listing.records[3].mask)
+    save(listing.records[4].mask, np.stack([ids] * 3, -1))
+    checked = run(listing)
+    assert checked.encoding == MaskEncoding("ids")
+    assert [item.foreground for item in checked.records] == [1 / 32] * 5
+    assert "1 of 5 masks have a palette: its indices are the values" in checked.notes[1]
+
+
+def test_colour_masks_need_a_palette_and_the_line_is_given(tmp_path):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[:8] = 255, 0, 0
+    listing = listing_of(tmp_path, mask, np.zeros_like(mask))
+    error = refusal(listing)
+    assert error.found == "1 colour-coded masks (r0): #000000 87.5 %, #ff0000 12.5 %"
+    line = """--config.data.palette="('#000000', '#ff0000')\""""
+    assert error.fix == f"{line}  in the order of data.classes"
+    checked = run(listing, palette=("#000000", "#FF0000"))
+    assert checked.encoding == MaskEncoding("palette", ("#000000", "#ff0000"))
+    assert [item.foreground for item in checked.records] == [0.25, 0.0]
+    assert [item.label for item in checked.records] == [1, 0]
+    assert checked.notes == (
+        "masks are colour-coded: #000000 is background, #ff0000 is crack",
+        "1 of 2 masks are all background",
+    )
+
+
+def test_a_colour_outside_the_palette_is_named_with_its_share(tmp_path):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[:8], mask[8:12] = (255, 0, 0), (0, 0, 255)
+    error = refusal(listing_of(tmp_path, mask), palette=("#000000", "#ff0000"))
+    assert error.found == "#0000ff 12.5 %"
+    assert error.fix == (
+        """--config.data.palette="('#000000', '#ff0000', '#0000ff')" """
+        """--config.data.classes="('background', 'crack', 'class_2')\""""
+    )
+
+
+def test_a_palette_for_masks_of_ids_is_refused(tmp_path):
+    error = refusal(listing_of(tmp_path, mask_of(0, 1)), palette=("#000000", "#ff0000"))
+    assert error.fix.startswith('--config.data.palette="()"')
+
+
+@pytest.mark.parametrize(
+    "palette", [("#000000",), ("#000000", "red"), ("#ff0000", "#FF0000")]
+)
+def test_a_palette_has_one_colour_for_each_class(tmp_path, palette):
+    error = refusal(listing_of(tmp_path, mask_of(0, 255)), palette=palette)
+    assert "one colour '#rrggbb' for each of the 2 classes" in error.expected
+    assert error.fix == """--config.data.palette="('#000000', '#ffffff')\""""
+
+
+def test_grey_levels_can_be_named_as_colours(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 100))
+    error = refusal(listing)
+    assert error.found == "values 0, 100"
+    line = """--config.data.palette="('#000000', '#646464')\""""
+    assert error.fix.startswith(line)
+    checked = run(listing, palette=("#000000", "#646464"))
+    assert checked.records[0].foreground == 1 / 32
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "line"),
+    [
+        ((0, 1, 2, 3), CLASSES, "('background', 'crack', 'class_2', 'class_3')"),
+        ((0, 1, 2, 255), CLASSES, "('background', 'crack', 'class_2')"),
+        ((0, 1, 3), THREE, "('background', 'rust', 'crack', 'class_3')"),
+    ],
+)
+def test_ids_above_the_classes_are_refused_with_the_right_number_of_names(
+    tmp_path, values, classes, line
+):
+    error = refusal(listing_of(tmp_path, mask_of(*values), classes=classes))
+    assert error.expected.startswith(
+        f"mask values 0..{len(classes) - 1} for background"
+    )
+    assert error.found == f"values {', '.join(map(str, values))}"
+    assert error.fix == f'--config.data.classes="{line}"'
+
+
+def test_150_ids_do_not_pass_as_a_grey_mask(tmp_path):
+    mask = np.arange(151, dtype=np.uint8).repeat(7)[: 32 * 32]
+    mask = np.resize(mask, (32, 32))
+    assert refusal(listing_of(tmp_path, mask)).found.startswith("values 0, 1, 2, 3")
+
+
+@pytest.mark.parametrize("pixels", [NOISE, NOISE[..., 0]])
+def test_photos_in_place_of_masks_are_refused(tmp_path, pixels):
+    assert "photos" in str(refusal(listing_of(tmp_path, pixels)))
+
+
+def test_masks_without_any_foreground_are_refused(tmp_path):
+    error = refusal(listing_of(tmp_path, mask_of(0), mask_of(0)))
+    assert error.found == "no mask has a foreground pixel: 2 masks, values 0"
+
+
+def test_0_and_255_with_three_classes_is_refused(tmp_path):
+    error = refusal(listing_of(tmp_path, mask_of(0, 255), classes=THREE))
+    assert error.found.endswith("values 0, 255 (255 counts nowhere)")
+    assert error.fix == """--config.data.classes="('background', 'crack')\""""
+
+
+def test_notes_name_absent_classes_and_mixed_encodings(tmp_path):
+    (tmp_path / "mixed").mkdir()
+    checked = run(listing_of(tmp_path, mask_of(0, 2), mask_of(0), classes=THREE))
+    assert checked.notes[1:] == (
+        "no mask holds class 1 (rust)",
+        "1 of 2 masks are all background",
+    )
+    mixed = run(listing_of(tmp_path / "mixed", mask_of(0, 1), mask_of(0, 255)))
+    assert "no mask holds both 1 and 255: are two encodings mixed?" in mixed.notes
+
+
+def test_ignored_pixels_are_no_foreground_and_no_share(tmp_path):
+    mask = mask_of(0, 1)
+    mask[16:] = 255
+    checked = run(listing_of(tmp_path, mask))
+    assert checked.records[0].foreground == 1 / 16
+
+
+# Broken files and pairs.
+
+
+def break_files(listing):
+    """Cuts image 0 and mask 1, empties image 2, makes image 3 text, removes image 4."""
+    image, mask = listing.records[0].image, listing.records[1].mask
+    image.write_bytes(image.read_bytes()[:900])
+    mask.write_bytes(mask.read_bytes()[:50])
+    listing.records[2].image.write_bytes(b"")
+    listing.records[3].image.write_text("not a picture\n" * 20)
+    listing.records[4].image.unlink()
+
+
+def test_all_broken_files_are_named_at_once_with_the_way_out(tmp_path):
+    listing = listing_of(tmp_path, *[mask_of(0, 255)] * 6)
+    break_files(listing)
+    error = refusal(listing)
+    assert error.found.startswith("5 broken: ")
+    for text in (
+        f"{tmp_path / '0.png'} is cut short or damaged",
+        f"{tmp_path / '1_mask.png'} is cut short or damaged",
+        f"{tmp_path / '2.png'} is empty (0 bytes)",
+        f"{tmp_path / '3.png'} is not an image of a known format",
+        f"{tmp_path / '4.png'} cannot be read (No such file or directory)",
+    ):
+        assert text in error.found
+    assert "--config.data.on_corrupt=skip" in error.fix
+
+
+def test_skip_leaves_broken_records_out_and_lists_them(tmp_path):
+    listing = listing_of(tmp_path, *[mask_of(0, 255)] * 6)
+    break_files(listing)
+    checked = run(listing, on_corrupt="skip")
+    assert [item.record.id for item in checked.records] == ["r5"]
+    assert [name for name, _ in checked.skipped] == ["r0", "r1", "r2", "r3", "r4"]
+    assert checked.skipped[2] == ("r2", f"{tmp_path / '2.png'} is empty (0 bytes)")
+
+
+def test_a_set_of_broken_files_only_is_refused(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255))
+    listing.records[0].image.write_bytes(b"")
+    error = refusal(listing, on_corrupt="skip")
+    assert error.expected == "at least one record that can be opened"
+
+
+def test_pairs_of_different_size_are_named_with_both_sizes(tmp_path):
+    masks = (
+        mask_of(0, 255),
+        mask_of(0, 255, size=(16, 32)),
+        mask_of(0, 255, size=(8, 9)),
+    )
+    error = refusal(listing_of(tmp_path, *masks))
+    assert error.found == (
+        "2 pairs differ: r1: image 32 x 32, mask 16 x 32, r2: image 32 x 32, mask 8 x 9"
+    )
+
+
+def test_an_exif_rotated_image_with_a_mask_as_stored_is_explained(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255, size=(16, 32)))
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    save(listing.records[0].image, NOISE[:16], exif=tags)
+    found = refusal(listing).found
+    assert "image 32 x 16 (EXIF-rotated), mask 16 x 32" in found
+
+
+def test_an_image_without_label_and_mask_is_refused(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255), None)
+    error = refusal(with_file(listing, 1, label=None))
+    assert error.found == "neither for 1 images: r1"
+
+
+# Notes, labels, identity.
+
+
+def test_odd_images_are_counted_in_notes(tmp_path):
+    listing = listing_of(tmp_path, *[None] * 4)
+    grey = NOISE[..., 0]
+    save(listing.records[0].image, grey.astype(np.uint16) * 200)
+    save(listing.records[1].image, grey)
+    save(listing.records[2].image, np.concatenate([NOISE, NOISE[..., :1]], -1))
+    checked = run(listing)
+    assert checked.encoding is None
+    assert checked.notes == (
+        "1 of 4 images are 16-bit: scaled to 8 bit by /257 (colour: upper byte)",
+        "1 of 4 images have transparency: the alpha channel is dropped",
+        "2 of 4 images are grey: repeated where three channels are asked for",
+    )
+
+
+def test_a_missing_label_comes_from_the_mask_and_a_given_one_stays(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255), mask_of(0), mask_of(0, 255), None)
+    checked = run(with_file(listing, 2, label=0))
+    assert [item.label for item in checked.records] == [1, 0, 0, 0]
+    assert [item.foreground for item in checked.records] == [1 / 32, 0.0, 1 / 32, None]
+    assert "1 labels contradict the mask (foreground or none): r2" in checked.notes
+
+
+def test_identical_images_and_contradictory_labels_are_named(tmp_path):
+    listing = listing_of(tmp_path, None, None, None)
+    data = listing.records[0].image.read_bytes()
+    for record in listing.records[1:]:
+        record.image.write_bytes(data)
+    assert run(listing).notes == (
+        "2 images are byte-identical copies of others: r1, r2",
+    )
+    assert run(with_file(listing, 1, label=1)).notes[1] == (
+        "1 groups of byte-identical images have contradictory labels: "
+        "r0 (0) = r1 (1) = r2 (0)"
+    )
+
+
+def test_records_carry_size_and_hashes_of_the_bytes(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255, size=(8, 12)), None)
+    save(listing.records[0].image, NOISE[:8, :12])
+    first, second = run(listing).records
+    assert first.size == (8, 12)
+    assert second.size == (32, 32)
+    image, mask = listing.records[0].image, listing.records[0].mask
+    assert first.image_sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert first.mask_sha256 == hashlib.sha256(mask.read_bytes()).hexdigest()
+    assert second.mask_sha256 == ""
+
+
+def test_progress_gets_every_record_and_the_total(tmp_path):
+    listing, seen = listing_of(tmp_path, mask_of(0, 255), None), []
+
+    def progress(iterable, total, description):
+        for item in iterable:
+            seen.append((total, description))
+            yield item
+
+    check(listing, palette=(), on_corrupt="fail", workers=1, progress=progress)
+    assert seen == [(2, "Checking images and masks")] * 2
+
+
+@pytest.mark.parametrize("palette", [(), ("#000000", "#ffffff")])
+def test_checked_survives_json(tmp_path, palette):
+    listing = listing_of(tmp_path, mask_of(0, 255), None, mask_of(0, 255))
+    listing.records[2].image.write_bytes(b"")
+    checked = run(listing, palette=palette, on_corrupt="skip")
+    assert from_json(json.loads(json.dumps(to_json(checked)))) == checked
+    images_only = run(listing_of(tmp_path, None))
+    assert from_json(json.loads(json.dumps(to_json(images_only)))) == images_only
+
+
+def test_fingerprint_changes_with_any_file_or_label(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255), None)
+    before = fingerprint(listing)
+    assert fingerprint(listing) == before
+    assert fingerprint(with_file(listing, 1, label=1)) != before
+    assert fingerprint(with_file(listing, 1, group="other")) != before
+    assert fingerprint(with_file(listing, 1, split="val")) != before
+    mask = listing.records[0].mask
+    os.utime(mask, ns=(0, 12345))
+    touched = fingerprint(listing)
+    assert touched != before
+    mask.write_bytes(mask.read_bytes() + b"more")
+    os.utime(mask, ns=(0, 12345))
+    assert fingerprint(listing) != touched
+    mask.unlink()
+    assert fingerprint(listing) not in (before, touched)
+
+
+def test_content_hash_follows_content_and_not_time_or_place(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = listing_of(tmp_path / "a", mask_of(0, 255), None)
+    second = listing_of(tmp_path / "b", mask_of(0, 255), None)
+    os.utime(second.records[0].image, ns=(0, 12345))
+    before = run(first).content_hash
+    assert len(before) == 64
+    assert run(second).content_hash == before
+    assert run(with_file(second, 1, label=1)).content_hash != before
+    assert run(with_file(second, 1, group="other")).content_hash != before
+    assert run(with_file(second, 1, split="val")).content_hash != before
+    save(second.records[0].mask, mask_of(255, 0))
+    assert run(second).content_hash != before
