@@ -1,0 +1,60 @@
+"""Your own images in one folder per class: ResNet-18.
+
+python scripts/train.py --config configs/folder_classification.py \
+    --config.data.dir=DIR --workdir runs/mine
+
+Two classes are a binary task: the second folder by name (or of `data.classes`) is the
+positive class. With three or more classes:
+--config.loss="{'cross_entropy': {'weight': 1.0, 'class_weights': ()}}"
+--config.train.monitor=f1/macro. Several images of one photo: `data.group_pattern`, a
+regular expression whose group names what must stay together.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict(
+        dict(
+            seed=0,
+            task=dict(name="classification", threshold="max_f1", min_recall=0.95),
+            model=dict(name="resnet", depth=18, bn_group=None),
+            data=dict(
+                name="folder_classification",
+                dir="data",
+                classes=(),
+                group_pattern="",
+                image_size=(224, 224),
+                channels=3,
+                mean=(0.485, 0.456, 0.406),
+                std=(0.229, 0.224, 0.225),
+                split="grouped",
+                split_seed=0,
+                val_fraction=0.15,
+                test_fraction=0.2,
+                sampling="shuffle",
+                cache="auto",
+                augment=dict(hflip=0.5, vflip=0.5, transpose=0.0),
+            ),
+            loss=dict(bce=dict(weight=1.0, pos_weight=1.0)),
+            optim=dict(
+                name="adam",
+                learning_rate=1e-3,
+                schedule="cosine",
+                plateau=None,
+                warmup_epochs=0.0,
+                momentum=0.0,
+                weight_decay=0.0,
+                clip_norm=None,
+            ),
+            train=dict(
+                batch_size=32,
+                epochs=40,
+                early_stop=None,
+                precision="auto",
+                monitor="auc",
+                accumulate=1,
+                ema_decay=None,
+            ),
+        )
+    )

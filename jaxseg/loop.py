@@ -1,0 +1,349 @@
+"""The only train loop: epochs of steps, evaluation, plateau, checkpoints.
+
+The host counts few things (`Progress`), and all of them are saved with the state in one
+checkpoint, so a run that was killed goes on as if nothing had happened.
+"""
+
+import collections
+import csv
+import dataclasses
+import math
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from jaxseg import optim, parallel, train_state
+from jaxseg.checkpoints import Checkpoints, abstract_state
+from jaxseg.errors import InputError, shorten
+from jaxseg.evaluate import collect_counts
+from jaxseg.experiment import Experiment, abstract_batch
+from jaxseg.progress import console, track
+from jaxseg.train_state import TrainState
+from jaxseg.writer import Row, Writer
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; everything is saved."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host counts.
+
+    Attributes:
+      best: best value of the monitored metric so far, None before any.
+      stale_epochs: epochs since then.
+      loss_sum, num_losses: of the steps already done in the current epoch.
+      history: rows of metrics.csv.
+    """
+
+    best: float | None = None
+    best_epoch: int = 0
+    stale_epochs: int = 0
+    loss_sum: float = 0.0
+    num_losses: int = 0
+    history: list[Row] = dataclasses.field(default_factory=list)
+
+
+def monitor_mode(monitor: str) -> str:
+    """'min' for losses and false alarms, 'max' for scores."""
+    return "min" if monitor in ("loss", "false_alarm_rate", "fp", "fn") else "max"
+
+
+def train(experiment: Experiment, workdir: Path) -> None:
+    """Trains to the last epoch or the early stop, from where the run folder stands.
+
+    Raises:
+      InputError: the loss is not finite; the last good checkpoint stays.
+      Interrupted: SIGINT or SIGTERM came; saved, and the same command goes on.
+    """
+    with_state = _Training(experiment, workdir)
+    try:
+        with_state.run_epochs()
+    finally:
+        with_state.close()
+
+
+def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
+    """The inference variables of the best checkpoint, and what the host counted then.
+
+    Raises:
+      InputError: the folder has no checkpoint.
+    """
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        step = checkpoints.best
+        if step is None:
+            raise InputError(
+                "a run folder with a finished epoch",
+                f"{workdir} without a checkpoint",
+                "scripts/train.py --workdir with the same config first",
+            )
+        abstract = _abstract(experiment)
+        state, progress = checkpoints.restore(step, abstract)
+    finally:
+        checkpoints.close()
+    return train_state.inference_variables(state), Progress(**progress)
+
+
+def read_history(workdir: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, as text."""
+    with (workdir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class _Training:
+    """The moving parts of one run of `train`."""
+
+    def __init__(self, experiment: Experiment, workdir: Path):
+        self.experiment, self.config = experiment, experiment.run.train
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        self.state, self.progress = self._restore_or_init()
+        self.writer = Writer(workdir, self.progress.history)
+        self.signal_name = ""
+        self.step = int(self.state.step)
+        self.compiled_step = _compile(experiment, self.state)
+        self.val_loader = experiment.eval_loader("val")
+
+    def run_epochs(self) -> None:
+        steps_per_epoch = self.experiment.train_loader.steps_per_epoch
+        handlers = {
+            number: signal.signal(number, self._note_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            for epoch in range(self.step // steps_per_epoch, self.config.epochs):
+                if self._should_stop_early():
+                    break
+                self._run_epoch(epoch)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        self.writer.close()
+        self.checkpoints.wait()
+        self.checkpoints.close()
+
+    def _restore_or_init(self) -> tuple[TrainState, Progress]:
+        latest = self.checkpoints.latest
+        if latest is None:
+            state = self.experiment.init()
+            overview = parameter_overview.get_parameter_overview(
+                state.params, include_stats=False
+            )
+            console.print(overview, markup=False)
+            return state, Progress()
+        console.print(f"- goes on from step {latest}")
+        state, progress = self.checkpoints.restore(latest, _abstract(self.experiment))
+        return state, Progress(**progress)
+
+    def _run_epoch(self, epoch: int) -> None:
+        speed = self._train_epoch(epoch)
+        started = time.monotonic()
+        summary = self._validate()
+        self._count_epoch(epoch, summary)
+        row = self._row(epoch, summary, speed)
+        self.progress.history = [*self.writer.history, row]
+        self._save(self._score(summary))
+        epoch_seconds = speed["seconds"] + time.monotonic() - started
+        self.writer.write(self.step, row, self._headline(row, epoch_seconds))
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """Steps to the end of the epoch; returns what they cost."""
+        loader = self.experiment.train_loader
+        stop = (epoch + 1) * loader.steps_per_epoch
+        todo = stop - self.step
+        batches = loader.batches(self.step, stop)
+        pending: collections.deque = collections.deque()
+        started, waited = time.monotonic(), 0.0
+        with jax.transfer_guard("disallow"):
+            for _ in track(range(todo), todo, f"Epoch {epoch + 1}", quiet=True):
+                before = time.monotonic()
+                host_batch = next(batches)
+                waited += time.monotonic() - before
+                batch = parallel.put_batch(host_batch, self.experiment.mesh)
+                loader.buffers.give_back(host_batch)
+                self.state, logs = self.compiled_step(self.state, batch)
+                pending.append((self.step, logs["loss"]))
+                self.step += 1
+                if len(pending) > self.config.log_every:
+                    self._read_losses(pending, keep=2)
+                if self.signal_name:
+                    break
+            self._read_losses(pending, keep=0)
+        seconds = time.monotonic() - started
+        if self.signal_name:
+            self._stop_for_signal()
+        return {
+            "seconds": seconds,
+            "images_per_second": todo * self.config.batch_size / seconds,
+            "input_wait": waited / seconds,
+        }
+
+    def _read_losses(self, pending: collections.deque, keep: int) -> None:
+        """Reads the losses of all but the last `keep` steps, which still run."""
+        while len(pending) > keep:
+            step, loss = pending.popleft()
+            value = float(jax.device_get(loss))
+            if not math.isfinite(value):
+                self._refuse_non_finite(step, value)
+            self.progress.loss_sum += value
+            self.progress.num_losses += 1
+
+    def _validate(self) -> dict[str, float]:
+        experiment = self.experiment
+        variables = train_state.inference_variables(self.state)
+        counts = collect_counts(
+            experiment.eval_step, variables, self.val_loader, experiment.mesh
+        )
+        bad = np.flatnonzero(~np.isfinite(counts["loss"]))
+        if len(bad):
+            self._refuse_non_finite(self.step, math.nan, self.val_loader.positions[bad])
+        thresholds = experiment.task.choose_thresholds(counts)
+        summary = experiment.task.summarize(counts, thresholds)
+        return {"loss": float(counts["loss"].mean(dtype=np.float64)), **summary}
+
+    def _count_epoch(self, epoch: int, summary: dict[str, float]) -> None:
+        """Best value, early stopping and the plateau."""
+        progress, value = self.progress, summary[self.config.monitor]
+        mode = monitor_mode(self.config.monitor)
+        sign = 1 if mode == "max" else -1
+        is_best = math.isfinite(value) and (
+            progress.best is None or sign * value > sign * progress.best
+        )
+        progress.stale_epochs += 1
+        if is_best:
+            progress.best, progress.best_epoch = value, epoch + 1
+            progress.stale_epochs = 0
+        plateau = self.experiment.run.optim.plateau
+        if plateau is not None:
+            new = optim.advance_plateau(
+                plateau,
+                jax.device_get(self.state.plateau),
+                value,
+                learning_rate=self.experiment.run.optim.learning_rate,
+                mode=mode,
+            )
+            sharding = parallel.replicated(self.experiment.mesh)
+            self.state = self.state.replace(plateau=jax.device_put(new, sharding))
+
+    def _row(self, epoch: int, summary: dict[str, float], speed: dict) -> Row:
+        progress = self.progress
+        row = {
+            "epoch": epoch + 1,
+            "train/loss": progress.loss_sum / max(progress.num_losses, 1),
+            **{f"val/{name}": value for name, value in summary.items()},
+            "learning_rate": self._learning_rate(),
+            "images_per_second": round(speed["images_per_second"], 2),
+            "input_wait": round(speed["input_wait"], 4),
+        }
+        progress.loss_sum, progress.num_losses = 0.0, 0
+        return row
+
+    def _learning_rate(self) -> float:
+        base = float(self.experiment.schedule(self.step - 1))
+        return base * float(jax.device_get(self.state.plateau.scale))
+
+    def _headline(self, row: Row, epoch_seconds: float) -> dict[str, str]:
+        left = (self.config.epochs - row["epoch"]) * epoch_seconds
+        metrics = dict.fromkeys(
+            ("loss", *self.experiment.task.headline, self.config.monitor)
+        )
+        best = " (best)" if self.progress.best_epoch == row["epoch"] else ""
+        return {
+            "epoch": f"{row['epoch']}/{self.config.epochs}{best}",
+            "train loss": f"{row['train/loss']:.4f}",
+            **{f"val {name}": f"{row[f'val/{name}']:.4f}" for name in metrics},
+            "lr": f"{row['learning_rate']:.2e}",
+            "images/s": f"{row['images_per_second']:.1f}",
+            "input wait": f"{row['input_wait']:.1%}",
+            "memory": f"{_memory_gigabytes():.1f} GB",
+            "left": _duration(left),
+        }
+
+    def _score(self, summary: dict[str, float]) -> float:
+        value = summary[self.config.monitor]
+        if not math.isfinite(value):
+            return -math.inf
+        return value if monitor_mode(self.config.monitor) == "max" else -value
+
+    def _save(self, score: float) -> None:
+        progress = dataclasses.asdict(self.progress)
+        self.checkpoints.save(self.step, self.state, progress, score)
+
+    def _should_stop_early(self) -> bool:
+        patience = self.config.early_stop
+        if patience is None or self.progress.stale_epochs < patience:
+            return False
+        console.print(
+            f"- stops early: {self.progress.stale_epochs} epochs without a better "
+            f"val/{self.config.monitor} than {self.progress.best:.4f} "
+            f"of epoch {self.progress.best_epoch}"
+        )
+        return True
+
+    def _note_signal(self, number: int, frame) -> None:
+        del frame
+        self.signal_name = signal.Signals(number).name
+
+    def _stop_for_signal(self) -> None:
+        self.progress.history = self.writer.history
+        if self.checkpoints.latest != self.step:
+            self._save(-math.inf)
+        self.checkpoints.wait()
+        raise Interrupted(f"{self.signal_name} at step {self.step}")
+
+    def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
+        if positions is None:
+            positions = self.experiment.train_loader.positions_of(step)
+        ids = [self.experiment.dataset.ids[position] for position in positions]
+        kept = self.checkpoints.latest
+        raise InputError(
+            "a finite loss",
+            f"{value} at step {step}, with the images {shorten(ids, 8)}; "
+            + (
+                f"the checkpoint of step {kept} is kept"
+                if kept
+                else "nothing was saved"
+            ),
+            "--config.optim.learning_rate lower, or --config.optim.clip_norm=1.0",
+        )
+
+
+def _abstract(experiment: Experiment) -> TrainState:
+    sharding = parallel.replicated(experiment.mesh)
+    shapes = jax.eval_shape(experiment.init)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+
+
+def _compile(experiment: Experiment, state: TrainState):
+    """The train step for this one shape: it cannot be traced a second time."""
+    started = time.monotonic()
+    lowered = experiment.train_step.lower(
+        abstract_state(state), abstract_batch(experiment)
+    )
+    compiled = lowered.compile()
+    console.print(f"- train step compiled in {time.monotonic() - started:.1f} s")
+    return compiled
+
+
+def _memory_gigabytes() -> float:
+    """Peak use: of the device where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

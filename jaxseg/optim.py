@@ -1,0 +1,106 @@
+"""Schedules, the update rule, and the learning rate that drops on a plateau."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
+
+from jaxseg.config import Optim, Plateau
+from jaxseg.types import Array
+
+WORST = 1e30
+"""Stands for a metric that is not a number: never an improvement, safe in float32."""
+
+
+def make_schedule(
+    optim: Optim, *, steps_per_epoch: int, epochs: int
+) -> Callable[[Array], Array]:
+    """Learning rate as a function of the step, before any plateau.
+
+    Linear warm-up from 0 over `warmup_epochs`; then constant, a half cosine to 0 at the
+    last step, or `decay_factor` at each of the `milestones` (epochs).
+    """
+    warmup = round(optim.warmup_epochs * steps_per_epoch)
+    total = steps_per_epoch * epochs
+    if optim.schedule == "cosine":
+        main = optax.cosine_decay_schedule(optim.learning_rate, max(total - warmup, 1))
+    elif optim.schedule == "step":
+        steps = [epoch * steps_per_epoch - warmup for epoch in optim.milestones]
+        main = optax.piecewise_constant_schedule(
+            optim.learning_rate, dict.fromkeys(steps, optim.decay_factor)
+        )
+    else:
+        main = optax.constant_schedule(optim.learning_rate)
+    if not warmup:
+        return main
+    ramp = optax.linear_schedule(0.0, optim.learning_rate, warmup)
+    return optax.join_schedules([ramp, main], [warmup])
+
+
+def make_optimizer(
+    optim: Optim, schedule: Callable[[Array], Array]
+) -> optax.GradientTransformation:
+    """The optax chain: clip, precondition, decay, scale by the schedule.
+
+    `adam` adds the decay to the gradient (L2), `adamw` and `sgd` to the update
+    (decoupled). Norms, biases and other vectors are never decayed.
+    """
+    decay = optax.add_decayed_weights(optim.weight_decay, mask=decayed)
+    chain = []
+    if optim.clip_norm is not None:
+        chain.append(optax.clip_by_global_norm(optim.clip_norm))
+    if optim.name == "sgd":
+        chain += [optax.trace(optim.momentum)] if optim.momentum else []
+    if optim.name == "adam" and optim.weight_decay:
+        chain.append(decay)
+    if optim.name in ("adam", "adamw"):
+        chain.append(optax.scale_by_adam())
+    if optim.name in ("adamw", "sgd") and optim.weight_decay:
+        chain.append(decay)
+    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+
+
+def decayed(params) -> dict:
+    """True for the leaves that weight decay applies to: kernels, not vectors."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def init_plateau() -> ReduceLROnPlateauState:
+    """The state before any epoch: scale 1."""
+    return reduce_on_plateau().init(jnp.zeros((), jnp.float32))
+
+
+def advance_plateau(
+    plateau: Plateau,
+    state: ReduceLROnPlateauState,
+    value: float,
+    *,
+    learning_rate: float,
+    mode: str,
+) -> ReduceLROnPlateauState:
+    """Counts one epoch with the Keras rules; the new scale is `state.scale`.
+
+    Improvement is `value < best - min_delta`, for mode 'max' of the negated value; the
+    rate is multiplied by `factor` after `patience` epochs without it, then `cooldown`
+    epochs are not counted.
+
+    Source: https://keras.io/api/callbacks/reduce_lr_on_plateau, run by
+    `optax.contrib.reduce_on_plateau`, whose cooldown lasts one epoch longer and whose
+    patience begins at 1.
+    """
+    smallest = float(jnp.finfo(jnp.float32).tiny)  # optax wants a positive tolerance
+    transform = reduce_on_plateau(
+        factor=plateau.factor,
+        patience=max(plateau.patience, 1),
+        rtol=0.0,
+        atol=max(plateau.min_delta, smallest),
+        cooldown=max(plateau.cooldown - 1, 0),
+        min_scale=plateau.min_learning_rate / learning_rate,
+    )
+    cost = value if mode == "min" else -value
+    cost = cost if math.isfinite(cost) else WORST
+    _, state = transform.update(jnp.zeros(()), state, value=jnp.float32(cost))
+    return state

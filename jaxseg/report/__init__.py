@@ -1,0 +1,1 @@
+"""Files that a finished evaluation leaves for people: tables, curves, overlays."""

@@ -1,0 +1,130 @@
+"""A whole run: build, train, choose thresholds, judge on test, save the model."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxseg import backend, config, export, files, loop, paths, workdir
+from jaxseg.config import Run
+from jaxseg.data.splits import PARTS, write_split
+from jaxseg.errors import InputError
+from jaxseg.experiment import SCHEMAS, Experiment, build_experiment
+from jaxseg.loop import Interrupted
+from jaxseg.progress import console
+from jaxseg.report import curves, judge
+from jaxseg.tasks import Thresholds
+
+__all__ = ["SCHEMAS", "Interrupted", "evaluate", "run"]
+
+
+def run(run_config: Run, folder: Path, *, restart: bool = False) -> dict[str, float]:
+    """Trains in a run folder, new or to go on in, and judges the best epoch once.
+
+    Returns:
+      the metrics of the test part (of the validation part where there is no test part).
+
+    Raises:
+      InputError: wrong data or config, or a folder of another run.
+      Interrupted: stopped by a signal; the same call goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cache_note = backend.enable_compilation_cache(
+        paths.cache_folder(run_config.data.cache_dir)
+    )
+    with files.exclusive(folder / ".lock", wait=False):
+        built = _open(run_config, folder, restart)
+        flags = os.environ.get("XLA_FLAGS") or "none"
+        for note in (
+            f"{workdir.device()}, {built.precision}, XLA_FLAGS: {flags}",
+            cache_note,
+        ):
+            console.print(f"- {note}", markup=False)
+        loop.train(built, folder)
+        return finish(built, folder)
+
+
+def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
+    """Judges the best epoch of a run folder on a part; writes `folder`/`part` anew.
+
+    Raises:
+      InputError: the part is empty, or data and config are not those of the run.
+    """
+    with files.exclusive(folder / ".lock", wait=False):
+        built = _open(run_config, folder, restart=False)
+        if not len(built.split.indices(part)):
+            raise InputError(
+                f"images in the {part} part", "none", "--split with another part"
+            )
+        variables, _ = loop.restore_best(built, folder)
+        thresholds = judge.choose_thresholds(built, variables)
+        return judge.judge(built, variables, thresholds, part, folder / part)
+
+
+def finish(built: Experiment, folder: Path) -> dict[str, float]:
+    """Restores the best epoch and writes test/ and model/."""
+    variables, progress = loop.restore_best(built, folder)
+    monitor = built.run.train.monitor
+    console.print(f"- best epoch {progress.best_epoch}: val/{monitor} {progress.best}")
+    thresholds = judge.choose_thresholds(built, variables)
+    part = "test" if len(built.split.indices("test")) else "val"
+    summary = judge.judge(built, variables, thresholds, part, folder / part)
+    mode = loop.monitor_mode(monitor)
+    history = loop.read_history(folder)
+    curves.save_losses(
+        folder / part / "losses.png", history, monitor=monitor, mode=mode
+    )
+    description = describe(built, thresholds, {part: summary})
+    export.save_model(folder / "model", variables, description)
+    console.print(f"- {folder / part} and {folder / 'model'} are written", markup=False)
+    return summary
+
+
+def describe(
+    built: Experiment, thresholds: Thresholds, summaries: dict[str, Any]
+) -> dict[str, Any]:
+    """model.json: all that is needed to use the weights, and how good they are."""
+    data = built.run.data
+    tree = config.to_dict(built.run)
+    return {
+        "model": tree["model"],
+        "task": tree["task"],
+        "classes": built.task.classes,
+        "preprocessing": {
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "resize": "bilinear, antialiased",
+            "scale": 255,
+            "mean": data.mean,
+            "std": data.std,
+        },
+        "thresholds": {
+            kind: dataclasses.asdict(chosen) for kind, chosen in thresholds.items()
+        },
+        "metrics": summaries,
+        "data_hash": built.dataset.content_hash,
+        "environment": workdir.environment(),
+    }
+
+
+def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
+    split_file = folder / "split.csv"
+    keep = split_file.is_file() and not restart
+    built = build_experiment(run_config, split_file if keep else None)
+    facts = {"data_hash": built.dataset.content_hash, "precision": built.precision}
+    workdir.open_workdir(folder, run_config, facts, restart=restart)
+    if not split_file.is_file():
+        write_split(split_file, built.dataset.records, built.split)
+    _write_skipped(built, folder)
+    sizes = {part: len(built.split.indices(part)) for part in PARTS}
+    listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
+    console.print(f"- {len(built.dataset.records)} images: {listed}")
+    for note in built.split.notes:
+        console.print(f"- {note}", markup=False)
+    return built
+
+
+def _write_skipped(built: Experiment, folder: Path) -> None:
+    if built.dataset.skipped:
+        with files.atomic_file(folder / "skipped.csv") as file:
+            file.writelines(f"{name},{why}\n" for name, why in built.dataset.skipped)

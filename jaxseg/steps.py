@@ -1,0 +1,126 @@
+"""The three pure steps: train, evaluate, predict. Compiled elsewhere (`parallel`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxseg.tasks import Task
+from jaxseg.train_state import TrainState, update_ema
+from jaxseg.types import Array, Batch, Outputs, PerExample
+
+Logs = dict[str, Array]
+
+
+def make_train_step(
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[Array, Batch], Batch],
+    normalize: Callable[[Batch], Batch],
+    *,
+    seed: int,
+    accumulate: int,
+    ema_decay: float | None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Logs]]:
+    """Builds the update `(state, batch) -> (state, logs)`.
+
+    The objective is the mean loss of the batch. With `accumulate` micro-batches the
+    gradients are averaged over them; batch norm then sees one micro-batch at a time.
+    """
+
+    def objective(params, batch_stats, batch, key):
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        loss = task.loss(outputs, batch).mean()
+        return loss, updated.get("batch_stats", {})
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+
+    def whole_batch(state, batch, key):
+        (loss, batch_stats), grads = gradient(
+            state.params, state.batch_stats, batch, key
+        )
+        return loss, batch_stats, grads
+
+    def in_parts(state, batch, key):
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+
+        def add(carry, inputs):
+            loss, batch_stats, grads = carry
+            part, part_key = inputs
+            (part_loss, batch_stats), part_grads = gradient(
+                state.params, batch_stats, part, part_key
+            )
+            grads = jax.tree.map(jnp.add, grads, part_grads)
+            return (loss + part_loss, batch_stats, grads), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        start = (jnp.zeros(()), state.batch_stats, zeros)
+        keys = jax.random.split(key, accumulate)
+        (loss, batch_stats, grads), _ = jax.lax.scan(add, start, (parts, keys))
+        grads = jax.tree.map(lambda g: g / accumulate, grads)
+        return loss / accumulate, batch_stats, grads
+
+    differentiate = whole_batch if accumulate == 1 else in_parts
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key_augment, key_dropout = jax.random.split(key)
+        batch = normalize(augment(key_augment, batch))
+        loss, batch_stats, grads = differentiate(state, batch, key_dropout)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Scaling finished updates scales decoupled weight decay with them, as a lower
+        # learning rate would.
+        updates = jax.tree.map(lambda u: state.plateau.scale * u, updates)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = update_ema(ema, params, batch_stats, ema_decay)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, task: Task, normalize: Callable[[Batch], Batch]
+) -> Callable[[Any, Batch], PerExample]:
+    """Builds `(variables, batch) -> per-example counts`, with `valid` among them."""
+
+    def eval_step(variables, batch: Batch) -> PerExample:
+        batch = normalize(batch)
+        outputs = model.apply(variables, batch["image"], train=False)
+        return {
+            "valid": batch["valid"],
+            "loss": task.loss(outputs, batch),
+            **task.counts(outputs, batch),
+        }
+
+    return eval_step
+
+
+def make_predict_step(
+    model: nn.Module, task: Task, normalize: Callable[[Batch], Batch]
+) -> Callable[[Any, Batch], Outputs]:
+    """Builds `(variables, batch) -> probabilities` of pixels and images."""
+
+    def predict_step(variables, batch: Batch) -> Outputs:
+        image = normalize({"image": batch["image"]})["image"]
+        return task.probabilities(model.apply(variables, image, train=False))
+
+    return predict_step

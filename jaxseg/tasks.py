@@ -1,0 +1,319 @@
+"""What is learnt and how it is judged: classification, segmentation, or both at once.
+
+A task is pure. On the device: `loss` per example and `counts`, arrays with leading
+dimension N. On the host, over the whole set: `choose_thresholds` from the counts of the
+validation set, then `summarize` and `rows` at those thresholds. Two classes make a
+binary task with one logit; more classes a softmax, whose decision needs no threshold.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, Protocol
+
+import jax
+import numpy as np
+
+from jaxseg import metrics
+from jaxseg.losses import bce
+from jaxseg.thresholds import (
+    Threshold,
+    choose_image_threshold,
+    choose_pixel_threshold,
+)
+from jaxseg.types import Array, Batch, Outputs, PerExample
+
+Loss = Callable[[Array, Array], Array]
+Counts = Mapping[str, np.ndarray]
+Thresholds = dict[str, Threshold]
+
+NUM_BINS = 256
+"""Bins of pixel scores: thresholds of masks are multiples of 1/256."""
+
+
+class Task(Protocol):
+    """The methods that the steps, the loop and the reports call.
+
+    Attributes:
+      classes: names by class id.
+      needs: names of the outputs that it learns from.
+      headline: metrics of the log line, the most telling first.
+    """
+
+    classes: tuple[str, ...]
+    needs: tuple[str, ...]
+    headline: tuple[str, ...]
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+        """[N] float32."""
+
+    def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
+        """Per-example counts and scores, each [N, ...]."""
+
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        """`mask_probs` [N, H, W, K] and/or `image_probs` [N, K], in [0, 1]."""
+
+    def choose_thresholds(self, counts: Counts) -> Thresholds:
+        """'image' and/or 'mask'; {} where the largest probability decides."""
+
+    def summarize(self, counts: Counts, thresholds: Thresholds) -> dict[str, float]:
+        """Metric name -> value."""
+
+    def rows(self, counts: Counts, thresholds: Thresholds) -> dict[str, np.ndarray]:
+        """Columns of results.csv, one value per image."""
+
+    def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        """[K, K] pixels or images over the whole set; rows are the true classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdRule:
+    """How a validation set chooses its threshold."""
+
+    threshold: str
+    min_recall: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """`cls_logits` against `label`."""
+
+    classes: tuple[str, ...]
+    image_loss: Loss
+    rule: ThresholdRule
+    needs = ("cls_logits",)
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        binary = ("auc", "f1", "precision", "recall")
+        return binary if _is_binary(self.classes) else ("accuracy", "f1/macro")
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+        return self.image_loss(outputs["cls_logits"], batch["label"])
+
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        return {"image_probs": _probabilities(outputs["cls_logits"])}
+
+    def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
+        probs = _probabilities(outputs["cls_logits"])
+        return {"image_probs": probs, "label": batch["label"]}
+
+    def choose_thresholds(self, counts: Counts) -> Thresholds:
+        if not _is_binary(self.classes):
+            return {}
+        scores = counts["image_probs"][:, 0]
+        chosen = choose_image_threshold(
+            scores,
+            counts["label"],
+            rule=self.rule.threshold,
+            min_recall=self.rule.min_recall,
+        )
+        return {"image": chosen}
+
+    def summarize(self, counts: Counts, thresholds: Thresholds) -> dict[str, float]:
+        if "image" in thresholds:
+            scores = counts["image_probs"][:, 0]
+            return metrics.image_summary(
+                scores, counts["label"], thresholds["image"].value
+            )
+        return metrics.class_summary(self.confusion(counts, thresholds), self.classes)
+
+    def rows(self, counts: Counts, thresholds: Thresholds) -> dict[str, np.ndarray]:
+        return {
+            "prediction": counts["image_probs"].max(1),
+            "decision": self._decisions(counts, thresholds),
+            "ground_truth": counts["label"],
+        }
+
+    def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        table = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        np.add.at(table, (counts["label"], self._decisions(counts, thresholds)), 1)
+        return table
+
+    def _decisions(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        probs = counts["image_probs"]
+        if "image" not in thresholds:
+            return probs.argmax(1)
+        return (probs[:, 0] >= thresholds["image"].value).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """`seg_logits` against `mask`; images without a mask come in as all `IGNORE`."""
+
+    classes: tuple[str, ...]
+    mask_loss: Loss
+    rule: ThresholdRule
+    needs = ("seg_logits",)
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        if not _is_binary(self.classes):
+            return ("iou/mean/pooled", "pixel_accuracy")
+        name = self.classes[1]
+        return (f"iou/{name}/pooled", f"dice/{name}/pooled", "false_alarm_rate")
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+        return self.mask_loss(outputs["seg_logits"], batch["mask"])
+
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        return {"mask_probs": _probabilities(outputs["seg_logits"])}
+
+    def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
+        probs = _probabilities(outputs["seg_logits"])
+        if _is_binary(self.classes):
+            histogram = metrics.score_histogram(probs[..., 0], batch["mask"], NUM_BINS)
+            return {"histogram": histogram}
+        prediction = probs.argmax(-1)
+        table = metrics.confusion(prediction, batch["mask"], len(self.classes))
+        return {"confusion": table}
+
+    def choose_thresholds(self, counts: Counts) -> Thresholds:
+        if not _is_binary(self.classes):
+            return {}
+        chosen = choose_pixel_threshold(
+            counts["histogram"],
+            rule=self.rule.threshold,
+            min_recall=self.rule.min_recall,
+        )
+        return {"mask": chosen}
+
+    def summarize(self, counts: Counts, thresholds: Thresholds) -> dict[str, float]:
+        summary = metrics.pixel_summary(
+            self._confusions(counts, thresholds), self.classes
+        )
+        if "mask" in thresholds:
+            summary |= metrics.histogram_summary(counts["histogram"], self.classes)
+        return summary
+
+    def rows(self, counts: Counts, thresholds: Thresholds) -> dict[str, np.ndarray]:
+        confusions = self._confusions(counts, thresholds)
+        truth, claimed = confusions.sum(2), confusions.sum(1)  # [N, K]
+        columns = {
+            "decision": (claimed[:, 1:].sum(1) > 0).astype(np.int64),
+            "ground_truth": (truth[:, 1:].sum(1) > 0).astype(np.int64),
+        }
+        if "mask" in thresholds:
+            columns = {"prediction": _highest_score(counts["histogram"]), **columns}
+        return columns | metrics.image_columns(confusions, self.classes)
+
+    def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        return self._confusions(counts, thresholds).sum(0)
+
+    def _confusions(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        if "mask" not in thresholds:
+            return counts["confusion"].astype(np.int64)
+        first_bin = round(thresholds["mask"].value * NUM_BINS)
+        return metrics.confusion_at(counts["histogram"], first_bin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+    """One segmentation and one binary decision per image, losses added with weights."""
+
+    segmentation: Segmentation
+    decision: Classification
+    mask_weight: float
+    image_weight: float
+    needs = ("seg_logits", "cls_logits")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.segmentation.classes
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        return self.segmentation.headline[:2] + self.decision.headline[:2]
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+        return self.mask_weight * self.segmentation.loss(
+            outputs, batch
+        ) + self.image_weight * self.decision.loss(outputs, batch)
+
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        return self.segmentation.probabilities(outputs) | self.decision.probabilities(
+            outputs
+        )
+
+    def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
+        return self.segmentation.counts(outputs, batch) | self.decision.counts(
+            outputs, batch
+        )
+
+    def choose_thresholds(self, counts: Counts) -> Thresholds:
+        return self.segmentation.choose_thresholds(
+            counts
+        ) | self.decision.choose_thresholds(counts)
+
+    def summarize(self, counts: Counts, thresholds: Thresholds) -> dict[str, float]:
+        return self.segmentation.summarize(
+            counts, thresholds
+        ) | self.decision.summarize(counts, thresholds)
+
+    def rows(self, counts: Counts, thresholds: Thresholds) -> dict[str, np.ndarray]:
+        return self.segmentation.rows(counts, thresholds) | self.decision.rows(
+            counts, thresholds
+        )
+
+    def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
+        return self.segmentation.confusion(counts, thresholds)
+
+
+def classification(
+    classes: tuple[str, ...],
+    loss: Loss,
+    *,
+    threshold: Literal["max_f1", "min_recall"],
+    min_recall: float,
+) -> Classification:
+    """Image classes; the config's losses compare `cls_logits` with labels."""
+    return Classification(classes, loss, ThresholdRule(threshold, min_recall))
+
+
+def segmentation(
+    classes: tuple[str, ...],
+    loss: Loss,
+    *,
+    threshold: Literal["max_f1", "min_recall"],
+    min_recall: float,
+) -> Segmentation:
+    """Pixel classes; the config's losses compare `seg_logits` with masks."""
+    return Segmentation(classes, loss, ThresholdRule(threshold, min_recall))
+
+
+def joint(
+    classes: tuple[str, ...],
+    loss: Loss,
+    *,
+    mask_weight: float,
+    image_weight: float,
+    threshold: Literal["max_f1", "min_recall"],
+    min_recall: float,
+) -> Joint:
+    """Masks with the config's losses, and 'any foreground' per image with plain BCE."""
+    rule = ThresholdRule(threshold, min_recall)
+    binary = Classification(("clean", "defect"), partial(bce, pos_weight=1.0), rule)
+    return Joint(Segmentation(classes, loss, rule), binary, mask_weight, image_weight)
+
+
+TASKS = {"classification": classification, "segmentation": segmentation, "joint": joint}
+
+
+def num_outputs(classes: tuple[str, ...]) -> int:
+    """Logits per pixel or image: one for two classes."""
+    return 1 if _is_binary(classes) else len(classes)
+
+
+def _is_binary(classes: tuple[str, ...]) -> bool:
+    return len(classes) == 2
+
+
+def _probabilities(logits: Array) -> Array:
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+def _highest_score(histogram: np.ndarray) -> np.ndarray:
+    """Lower edge of the highest bin that any pixel of the image fell in, [N]."""
+    filled = histogram.sum(1) > 0  # [N, bins]
+    highest = filled.shape[1] - 1 - filled[:, ::-1].argmax(1)
+    return np.where(filled.any(1), highest, 0) / filled.shape[1]

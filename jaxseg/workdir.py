@@ -1,0 +1,110 @@
+"""The run folder: whose it is, what made it, whether this command may go on."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxseg import config, files
+from jaxseg.errors import InputError
+
+# Keys that do not change a result: a run may go on with other values of them.
+HARMLESS = {
+    "data.dir",
+    "data.cache",
+    "data.cache_dir",
+    "data.workers",
+    "train.log_every",
+}
+PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def open_workdir(
+    workdir: Path, run: config.Run, facts: dict[str, Any], *, restart: bool
+) -> None:
+    """Makes the folder ready: new, continued, or archived and new.
+
+    Args:
+      facts: what else config.json records, e.g. the content hash of the data.
+
+    Raises:
+      InputError: the folder holds a run of another config or of other data, or files
+        that are no run.
+    """
+    record = {"config": config.to_dict(run), **facts, "environment": environment()}
+    record = json.loads(json.dumps(record))
+    path = workdir / "config.json"
+    if restart and path.is_file():
+        _archive(workdir)
+    if path.is_file():
+        _refuse_difference(
+            json.loads(path.read_text(encoding="utf-8")), record, workdir
+        )
+        return
+    ours = {".lock", *(p.name for p in workdir.glob("*.archived"))}
+    strangers = [p.name for p in workdir.iterdir() if p.name not in ours]
+    if strangers:
+        raise InputError(
+            "an empty or new folder, or one with a run in it",
+            f"{workdir} holds {', '.join(sorted(strangers)[:5])} and no config.json",
+            "--workdir runs/another-name",
+        )
+    with files.atomic_file(path) as file:
+        json.dump(record, file, indent=2)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit that a result depends on."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": device(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def device() -> str:
+    """E.g. '1 x NVIDIA H200'."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
+    before, after = config.flatten(old["config"]), config.flatten(new["config"])
+    different = [
+        f"config.{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in HARMLESS
+    ]
+    for fact in ("data_hash", "precision"):
+        if old[fact] != new[fact]:
+            different.append(f"{fact}: {old[fact]} there, {new[fact]} now")
+    if different:
+        raise InputError(
+            f"the config and data of the run that {workdir} holds",
+            "\n  ".join([f"{len(different)} difference(s):", *different]),
+            "--workdir runs/another-name, or --restart to archive the old run",
+        )
+
+
+def _archive(workdir: Path) -> None:
+    """Moves everything of the old run into NNN.archived inside the folder."""
+    number = len(list(workdir.glob("*.archived"))) + 1
+    archive = workdir / f"{number:03d}.archived"
+    old = [
+        p for p in workdir.iterdir() if p.suffix != ".archived" and p.name != ".lock"
+    ]
+    archive.mkdir()
+    for path in old:
+        path.rename(archive / path.name)

@@ -1,0 +1,141 @@
+"""What all scripts share: reading a config with overrides, and ending with a message.
+
+`main` sets the XLA flags; scripts import what needs jax inside their function.
+"""
+
+import argparse
+import ast
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg import backend, config
+from jaxseg.errors import InputError
+
+WRONG_INPUT, STOPPED = 2, 75
+
+
+def main(run: Callable[[list[str]], None]) -> None:
+    """Runs a script's function; an `InputError` is printed without a traceback."""
+    backend.set_xla_flags()
+    try:
+        run(sys.argv[1:])
+    except InputError as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE` and, unseen by argparse, `--config.group.key=value`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a file of configs/; any of its keys is overridden by "
+        "--config.group.key=value, e.g. --config.optim.learning_rate=3e-4",
+    )
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(arguments for argparse, overrides 'group.key=value').
+
+    The value may follow after '=' or as the next argument.
+    """
+    plain, overrides = [], []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not argument.startswith("--config."):
+            plain.append(argument)
+        elif "=" in argument or not remaining:
+            overrides.append(argument.removeprefix("--config."))
+        else:
+            key = argument.removeprefix("--config.")
+            overrides.append(f"{key}={remaining.pop(0)}")
+    return plain, overrides
+
+
+def load_config(path: Path, overrides: Sequence[str], schemas) -> config.Run:
+    """The checked run of a config file.
+
+    Raises:
+      InputError: every mistake in the file and in the overrides at once.
+    """
+    return _parse(_read(path), overrides, schemas)
+
+
+def load_run(workdir: Path, overrides: Sequence[str], schemas) -> config.Run:
+    """The run that a run folder was made with, for example with another data.dir.
+
+    Raises:
+      InputError: the folder holds no run, or an override is wrong.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise InputError(
+            "the folder of a run", f"no file {path}", "--workdir runs/NAME of a run"
+        )
+    tree = json.loads(path.read_text(encoding="utf-8"))["config"]
+    return _parse(tree, overrides, schemas)
+
+
+def _parse(tree: dict[str, Any], overrides: Sequence[str], schemas) -> config.Run:
+    wrong = [problem for text in overrides if (problem := _apply(tree, text))]
+    try:
+        run = config.parse(tree, schemas)
+    except InputError as error:
+        if not wrong:
+            raise
+        raise InputError(
+            error.expected, "\n  ".join([error.found, *wrong]), error.fix
+        ) from None
+    if wrong:
+        raise InputError(
+            "overrides of keys that the config has",
+            "\n  ".join([f"{len(wrong)} problem(s):", *wrong]),
+            "correct the --config.… arguments",
+        )
+    return run
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        choices = sorted(str(p) for p in Path("configs").glob("*.py"))
+        raise InputError(
+            "a config file",
+            f"no file {path}",
+            f"--config with one of {', '.join(choices) or 'the files in configs/'}",
+        )
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config().to_dict()
+    except Exception as error:  # the file is the user's; any mistake may be in it
+        raise InputError(
+            "a Python file whose get_config() returns an ml_collections.ConfigDict",
+            f"{path}: {type(error).__name__}: {error}",
+            f"correct {path}; configs/quickstart.py is an example",
+        ) from None
+
+
+def _apply(tree: dict[str, Any], text: str) -> str | None:
+    key, separator, value = text.partition("=")
+    if not separator:
+        return f"config.{key}: expected --config.{key}=value"
+    return config.override(tree, key, _literal(value))
+
+
+def _literal(text: str) -> Any:
+    """A Python literal if it reads as one, a string otherwise; true/false/none too."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return float(text) if text.lower() in ("nan", "inf", "-inf") else text

@@ -1,0 +1,32 @@
+"""Judges a finished run on one of its parts, at the threshold of its validation set.
+
+    python scripts/evaluate.py --workdir runs/sdnet --split test
+
+Writes <workdir>/<split>/ anew and prints the table. Exit codes: 0 done; 2 wrong input.
+"""
+
+import argparse
+from pathlib import Path
+
+import command_line
+
+
+def run(arguments: list[str]) -> None:
+    plain, overrides = command_line.split_overrides(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="the run folder")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="which part"
+    )
+    options = parser.parse_args(plain)
+
+    from jaxseg import run as program
+
+    run_config = command_line.load_run(options.workdir, overrides, program.SCHEMAS)
+    program.evaluate(run_config, options.workdir, options.split)
+
+
+if __name__ == "__main__":
+    command_line.main(run)

@@ -1,0 +1,44 @@
+"""Trains what a config names, judges it on the test set and leaves a run folder.
+
+    python scripts/train.py --config configs/sdnet.py --config.data.dir=DIR \\
+        --workdir runs/sdnet
+
+The same command on an existing run folder goes on where it stopped. Exit codes: 0 done;
+2 wrong input or config; 75 stopped by a signal with everything saved; 1 a bug.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import command_line
+
+
+def run(arguments: list[str]) -> None:
+    plain, overrides = command_line.split_overrides(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command_line.add_config_argument(parser)
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="the run folder, new or to go on in"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="archive the run in the folder and begin anew",
+    )
+    options = parser.parse_args(plain)
+
+    from jaxseg import run as program
+
+    run_config = command_line.load_config(options.config, overrides, program.SCHEMAS)
+    try:
+        program.run(run_config, options.workdir, restart=options.restart)
+    except program.Interrupted as stopped:
+        print(f"stopped by {stopped}; the same command goes on")
+        sys.exit(command_line.STOPPED)
+
+
+if __name__ == "__main__":
+    command_line.main(run)
