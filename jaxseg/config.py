@@ -8,13 +8,19 @@ hidden default except the machinery fields below that do not change a result.
 """
 
 import dataclasses
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from jaxseg.errors import InputError
-from jaxseg.schema import freeze, keys_of, matches, nearest, type_name
+from jaxseg.schema import (
+    freeze,
+    keys_of,
+    matches,
+    nearest,
+    out_of_bounds,
+    type_name,
+)
 
 GROUPS = ("seed", "task", "model", "data", "loss", "optim", "train")
 
@@ -198,7 +204,7 @@ def _as_group(
 
 def _spec(where: str, group: dict, choices: Mapping[str, Callable], problems) -> Spec:
     name = group.pop("name", None)
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         found = "is missing" if name is None else f"is {name!r}"
         problems.append(
             f"{where}.name {found}; choose from {', '.join(choices)}"
@@ -215,7 +221,8 @@ def _losses(group: dict, choices: Mapping[str, Callable], problems) -> dict[str,
     for name, kwargs in group.items():
         where = f"config.loss.{name}"
         if name not in choices:
-            problems.append(f"{where}: there is no such loss{nearest(name, choices)}")
+            near = nearest(str(name), choices)
+            problems.append(f"{where}: there is no such loss{near}")
         elif not isinstance(kwargs, Mapping):
             problems.append(f"{where}: expected a group of keys, found {kwargs!r}")
         else:
@@ -282,22 +289,8 @@ def _compare_keys(where, group, known, required, problems) -> None:
 
 def _contradictions(run: Run) -> list[str]:
     """What single keys cannot know: values that do not fit together."""
-    problems = [
-        f"config.{key}: expected a finite number, found {value}"
-        for key, value in flatten(to_dict(run)).items()
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
     data, optim, train = run.data, run.optim, run.train
-    for name, value in (
-        ("train.batch_size", train.batch_size),
-        ("train.epochs", train.epochs),
-        ("train.accumulate", train.accumulate),
-        ("train.log_every", train.log_every),
-        ("optim.learning_rate", optim.learning_rate),
-        ("data.image_size", min(data.image_size)),
-    ):
-        if value <= 0:
-            problems.append(f"config.{name}: expected more than 0, found {value}")
+    problems = [f"config.{text}" for text in out_of_bounds(flatten(to_dict(run)))]
     if train.batch_size % max(train.accumulate, 1):
         problems.append(
             f"config.train.accumulate={train.accumulate} does not divide "
@@ -316,9 +309,19 @@ def _contradictions(run: Run) -> list[str]:
         problems.append(
             "config.data.val_fraction + test_fraction leave nothing to train"
         )
-    if not 0 <= data.fold < data.num_folds:
+    if data.num_folds < 3:
+        problems.append(
+            "config.data.num_folds: expected at least 3 (train, val, test), found "
+            f"{data.num_folds}"
+        )
+    elif not 0 <= data.fold < data.num_folds:
         problems.append(
             f"config.data.fold: expected 0 to {data.num_folds - 1}, found {data.fold}"
+        )
+    if optim.plateau and not 0 < optim.plateau.factor < 1:
+        problems.append(
+            f"config.optim.plateau.factor: expected more than 0 and less than 1, found "
+            f"{optim.plateau.factor}"
         )
     if optim.schedule == "step" and not optim.milestones:
         problems.append(

@@ -91,7 +91,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     for note in dataset.notes:
         progress.console.print(f"- {note}", markup=False)
     split = make_split(dataset.records, _split_source(run, split_file))
-    refuse_small_parts(split, run.train.batch_size)
+    refuse_small_parts(split, run.train.batch_size, mesh.size)
     loader = TrainLoader(
         dataset.source,
         dataset.labels,

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.mkdir()
     try:
         yield temporary
         temporary.rename(path)
@@ -68,12 +68,15 @@ def explain_full_disk(folder: Path, setting: str) -> Iterator[None]:
     """Turns 'no space left' into an error that names the folder and the way out."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in OUT_OF_SPACE:
+    # ArrayRecord raises RuntimeError, with the system's words somewhere in its text.
+    except (OSError, RuntimeError) as error:
+        causes = [os.strerror(number) for number in sorted(OUT_OF_SPACE)]
+        cause = next((text for text in causes if text in str(error)), None)
+        if cause is None:
             raise
         free = shutil.disk_usage(folder).free / 1e9
         raise InputError(
             f"room to write in {folder}",
-            f"{error.strerror} ({free:.2f} GB free)",
+            f"{cause} ({free:.2f} GB free)",
             setting,
         ) from None

@@ -28,6 +28,10 @@ from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer
 
 
+STEPS_AHEAD = 2
+"""Steps that the host may be ahead of the device."""
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop; everything is saved."""
 
@@ -85,11 +89,20 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
                 f"{workdir} without a checkpoint",
                 "scripts/train.py --workdir with the same config first",
             )
-        abstract = _abstract(experiment)
+        abstract = abstract_of(experiment)
         state, progress = checkpoints.restore(step, abstract)
     finally:
         checkpoints.close()
     return train_state.inference_variables(state), Progress(**progress)
+
+
+def abstract_of(experiment: Experiment) -> TrainState:
+    """Shapes, dtypes and shardings of the state, for `Checkpoints.restore`."""
+    sharding = parallel.replicated(experiment.mesh)
+    shapes = jax.eval_shape(experiment.init)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
 
 
 def read_history(workdir: Path) -> list[dict[str, str]]:
@@ -141,7 +154,7 @@ class _Training:
             console.print(overview, markup=False)
             return state, Progress()
         console.print(f"- goes on from step {latest}")
-        state, progress = self.checkpoints.restore(latest, _abstract(self.experiment))
+        state, progress = self.checkpoints.restore(latest, abstract_of(self.experiment))
         return state, Progress(**progress)
 
     def _run_epoch(self, epoch: int) -> None:
@@ -162,6 +175,7 @@ class _Training:
         todo = stop - self.step
         batches = loader.batches(self.step, stop)
         pending: collections.deque = collections.deque()
+        in_flight: collections.deque = collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
             for _ in track(range(todo), todo, f"Epoch {epoch + 1}", quiet=True):
@@ -169,9 +183,13 @@ class _Training:
                 host_batch = next(batches)
                 waited += time.monotonic() - before
                 batch = parallel.put_batch(host_batch, self.experiment.mesh)
-                loader.buffers.give_back(host_batch)
                 self.state, logs = self.compiled_step(self.state, batch)
                 pending.append((self.step, logs["loss"]))
+                in_flight.append((host_batch, logs["loss"]))
+                if len(in_flight) > STEPS_AHEAD:
+                    read_batch, loss = in_flight.popleft()
+                    jax.block_until_ready(loss)  # its step has read the buffer
+                    loader.buffers.give_back(read_batch)
                 self.step += 1
                 if len(pending) > self.config.log_every:
                     self._read_losses(pending, keep=2)
@@ -315,14 +333,6 @@ class _Training:
             ),
             "--config.optim.learning_rate lower, or --config.optim.clip_norm=1.0",
         )
-
-
-def _abstract(experiment: Experiment) -> TrainState:
-    sharding = parallel.replicated(experiment.mesh)
-    shapes = jax.eval_shape(experiment.init)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
 
 
 def _compile(experiment: Experiment, state: TrainState):

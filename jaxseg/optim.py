@@ -11,9 +11,6 @@ from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 from jaxseg.config import Optim, Plateau
 from jaxseg.types import Array
 
-WORST = 1e30
-"""Stands for a metric that is not a number: never an improvement, safe in float32."""
-
 
 def make_schedule(
     optim: Optim, *, steps_per_epoch: int, epochs: int
@@ -85,7 +82,7 @@ def advance_plateau(
 
     Improvement is `value < best - min_delta`, for mode 'max' of the negated value; the
     rate is multiplied by `factor` after `patience` epochs without it, then `cooldown`
-    epochs are not counted.
+    epochs are not counted. A metric that is not a number is never an improvement.
 
     Source: https://keras.io/api/callbacks/reduce_lr_on_plateau, run by
     `optax.contrib.reduce_on_plateau`, whose cooldown lasts one epoch longer and whose
@@ -98,9 +95,9 @@ def advance_plateau(
         rtol=0.0,
         atol=max(plateau.min_delta, smallest),
         cooldown=max(plateau.cooldown - 1, 0),
-        min_scale=plateau.min_learning_rate / learning_rate,
+        min_scale=min(plateau.min_learning_rate / learning_rate, 1.0),
     )
     cost = value if mode == "min" else -value
-    cost = cost if math.isfinite(cost) else WORST
+    cost = cost if math.isfinite(cost) else math.inf
     _, state = transform.update(jnp.zeros(()), state, value=jnp.float32(cost))
     return state

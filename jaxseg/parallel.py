@@ -44,9 +44,12 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """Copies a host batch to the devices; the host may overwrite it afterwards."""
-    on_device = jax.device_put(batch, split_batch(mesh), may_alias=False)
-    return jax.block_until_ready(on_device)
+    """Gives a host batch to the devices.
+
+    On CPU the arrays may share the host's memory (`may_alias=False` does not prevent
+    it), so the host must leave them alone until the step that reads them is done.
+    """
+    return jax.device_put(batch, split_batch(mesh))
 
 
 def compile_train_step(step: Callable, mesh: Mesh) -> Callable:

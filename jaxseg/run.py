@@ -1,5 +1,6 @@
 """A whole run: build, train, choose thresholds, judge on test, save the model."""
 
+import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -28,11 +29,10 @@ def run(run_config: Run, folder: Path, *, restart: bool = False) -> dict[str, fl
       InputError: wrong data or config, or a folder of another run.
       Interrupted: stopped by a signal; the same call goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cache_note = backend.enable_compilation_cache(
         paths.cache_folder(run_config.data.cache_dir)
     )
-    with files.exclusive(folder / ".lock", wait=False):
+    with workdir.claim(folder):
         built = _open(run_config, folder, restart)
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
@@ -50,7 +50,7 @@ def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
     Raises:
       InputError: the part is empty, or data and config are not those of the run.
     """
-    with files.exclusive(folder / ".lock", wait=False):
+    with workdir.claim(folder):
         built = _open(run_config, folder, restart=False)
         if not len(built.split.indices(part)):
             raise InputError(
@@ -74,7 +74,10 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
     curves.save_losses(
         folder / part / "losses.png", history, monitor=monitor, mode=mode
     )
-    description = describe(built, thresholds, {part: summary})
+    description = {
+        **describe(built, thresholds, {part: summary}),
+        "best_epoch": progress.best_epoch,
+    }
     export.save_model(folder / "model", variables, description)
     console.print(f"- {folder / part} and {folder / 'model'} are written", markup=False)
     return summary
@@ -111,7 +114,11 @@ def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
     split_file = folder / "split.csv"
     keep = split_file.is_file() and not restart
     built = build_experiment(run_config, split_file if keep else None)
-    facts = {"data_hash": built.dataset.content_hash, "precision": built.precision}
+    facts = {
+        "data_hash": built.dataset.content_hash,
+        "precision": built.precision,
+        "steps_per_epoch": built.train_loader.steps_per_epoch,
+    }
     workdir.open_workdir(folder, run_config, facts, restart=restart)
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.split)
@@ -126,5 +133,5 @@ def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
 
 def _write_skipped(built: Experiment, folder: Path) -> None:
     if built.dataset.skipped:
-        with files.atomic_file(folder / "skipped.csv") as file:
-            file.writelines(f"{name},{why}\n" for name, why in built.dataset.skipped)
+        with files.atomic_file(folder / "skipped.csv", newline="") as file:
+            csv.writer(file).writerows([("id", "reason"), *built.dataset.skipped])

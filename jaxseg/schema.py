@@ -3,10 +3,43 @@
 import dataclasses
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
+
+# Bounds of numbers, of each number of a tuple; None is within all of them.
+POSITIVE = {
+    "train.batch_size",
+    "train.epochs",
+    "train.early_stop",
+    "train.accumulate",
+    "train.log_every",
+    "optim.learning_rate",
+    "optim.decay_factor",
+    "optim.clip_norm",
+    "model.widths",
+    "model.bn_group",
+    "data.image_size",
+    "data.std",
+}
+NOT_NEGATIVE = {
+    "seed",
+    "data.split_seed",
+    "data.workers",
+    "optim.warmup_epochs",
+    "optim.weight_decay",
+}
+SHARES = {
+    "task.min_recall",
+    "model.dropout",
+    "data.augment.hflip",
+    "data.augment.vflip",
+    "data.augment.transpose",
+    "optim.momentum",
+    "train.ema_decay",
+}
 
 
 def keys_of(function: Callable) -> dict[str, Any]:
@@ -45,6 +78,24 @@ def matches(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     accepted = (float, int) if hint is float else hint
     return isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+
+
+def out_of_bounds(flat: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the numbers of a config, e.g. of `config.flatten`."""
+    problems = []
+    for key, value in flat.items():
+        numbers = value if isinstance(value, Sequence) else (value,)
+        numbers = [n for n in numbers if isinstance(n, int | float)]
+        for expected, holds in (
+            ("a finite number", all(map(math.isfinite, numbers))),
+            ("more than 0", key not in POSITIVE or all(n > 0 for n in numbers)),
+            ("at least 0", key not in NOT_NEGATIVE or all(n >= 0 for n in numbers)),
+            ("0 to 1", key not in SHARES or all(0 <= n <= 1 for n in numbers)),
+        ):
+            if not holds:
+                problems.append(f"{key}: expected {expected}, found {value}")
+                break
+    return problems
 
 
 def freeze(value: Any) -> Any:

@@ -92,7 +92,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        return state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
     return train_step
 

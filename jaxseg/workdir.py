@@ -1,9 +1,12 @@
 """The run folder: whose it is, what made it, whether this command may go on."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,33 @@ HARMLESS = {
     "data.workers",
     "train.log_every",
 }
+LOCK = ".lock"
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+@contextlib.contextmanager
+def claim(workdir: Path) -> Iterator[None]:
+    """Holds the folder for this process; a new one that stays empty goes again.
+
+    Raises:
+      InputError: another process holds it, or it cannot be made or written.
+    """
+    is_new = not workdir.exists()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / LOCK).touch()
+    except OSError as error:
+        raise InputError(
+            "a run folder that can be written",
+            f"{workdir}: {error.strerror}",
+            "--workdir runs/another-name",
+        ) from None
+    try:
+        with files.exclusive(workdir / LOCK, wait=False):
+            yield
+    finally:
+        if is_new and [path.name for path in workdir.iterdir()] == [LOCK]:
+            shutil.rmtree(workdir)
 
 
 def open_workdir(
@@ -38,14 +67,13 @@ def open_workdir(
     record = {"config": config.to_dict(run), **facts, "environment": environment()}
     record = json.loads(json.dumps(record))
     path = workdir / "config.json"
-    if restart and path.is_file():
-        _archive(workdir)
     if path.is_file():
-        _refuse_difference(
-            json.loads(path.read_text(encoding="utf-8")), record, workdir
-        )
-        return
-    ours = {".lock", *(p.name for p in workdir.glob("*.archived"))}
+        old = read_record(workdir)
+        if not restart:
+            _refuse_difference(old, record, workdir)
+            return
+        _archive(workdir)
+    ours = {LOCK, *(p.name for p in workdir.glob("*.archived"))}
     strangers = [p.name for p in workdir.iterdir() if p.name not in ours]
     if strangers:
         raise InputError(
@@ -55,6 +83,24 @@ def open_workdir(
         )
     with files.atomic_file(path) as file:
         json.dump(record, file, indent=2)
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """What config.json of a run folder holds.
+
+    Raises:
+      InputError: there is none, or it is another program's.
+    """
+    path, fix = workdir / "config.json", "--workdir with the folder of a run"
+    if not path.is_file():
+        raise InputError("the folder of a run", f"no file {path}", fix)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not {"config", "data_hash"} <= record.keys():
+        raise InputError("the folder of a run", f"{path} of another program", fix)
+    return record
 
 
 def environment() -> dict[str, Any]:
@@ -102,9 +148,7 @@ def _archive(workdir: Path) -> None:
     """Moves everything of the old run into NNN.archived inside the folder."""
     number = len(list(workdir.glob("*.archived"))) + 1
     archive = workdir / f"{number:03d}.archived"
-    old = [
-        p for p in workdir.iterdir() if p.suffix != ".archived" and p.name != ".lock"
-    ]
+    old = [p for p in workdir.iterdir() if p.suffix != ".archived" and p.name != LOCK]
     archive.mkdir()
     for path in old:
         path.rename(archive / path.name)

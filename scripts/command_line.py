@@ -6,7 +6,6 @@
 import argparse
 import ast
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,9 @@ def main(run: Callable[[list[str]], None]) -> None:
     except InputError as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
@@ -74,13 +76,9 @@ def load_run(workdir: Path, overrides: Sequence[str], schemas) -> config.Run:
     Raises:
       InputError: the folder holds no run, or an override is wrong.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise InputError(
-            "the folder of a run", f"no file {path}", "--workdir runs/NAME of a run"
-        )
-    tree = json.loads(path.read_text(encoding="utf-8"))["config"]
-    return _parse(tree, overrides, schemas)
+    from jaxseg.workdir import read_record
+
+    return _parse(read_record(workdir)["config"], overrides, schemas)
 
 
 def _parse(tree: dict[str, Any], overrides: Sequence[str], schemas) -> config.Run:
@@ -103,11 +101,11 @@ def _parse(tree: dict[str, Any], overrides: Sequence[str], schemas) -> config.Ru
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         choices = sorted(str(p) for p in Path("configs").glob("*.py"))
         raise InputError(
-            "a config file",
-            f"no file {path}",
+            "a config file, NAME.py",
+            f"{path} is none" if path.is_file() else f"no file {path}",
             f"--config with one of {', '.join(choices) or 'the files in configs/'}",
         )
     spec = importlib.util.spec_from_file_location("config_file", path)

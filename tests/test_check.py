@@ -404,6 +404,7 @@ def test_fingerprint_changes_with_any_file_or_label(tmp_path):
     assert fingerprint(with_file(listing, 1, label=1)) != before
     assert fingerprint(with_file(listing, 1, group="other")) != before
     assert fingerprint(with_file(listing, 1, split="val")) != before
+    assert fingerprint(with_file(listing, 1, source="deck")) != before
     mask = listing.records[0].mask
     os.utime(mask, ns=(0, 12345))
     touched = fingerprint(listing)

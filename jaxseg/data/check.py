@@ -1,22 +1,20 @@
 """Opens every image and mask of a listing once, before anything is trained on it.
 
-The values of all masks together decide how they become class ids; what was found and
-how it is handled is said in notes, and what cannot be handled is refused with the fix.
+What was found and how it is handled is said in notes, and what cannot be handled is
+refused with the fix; how mask values become class ids is decided in `encoding`.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from jaxseg.data import images
+from jaxseg.data.encoding import decide_encoding, note_classes
 from jaxseg.data.images import (
     ImageFacts,
     MaskEncoding,
@@ -25,11 +23,9 @@ from jaxseg.data.images import (
 )
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
-from jaxseg.types import IGNORE
 
 Progress = Callable[[Iterable, int, str], Iterable]
 
-_MAX_NAMED = 64  # more class names than this make no line that anybody copies
 _IMAGE_NOTES = {
     "16-bit": "are 16-bit: scaled to 8 bit by /257 (colour: upper byte)",
     "palette": "have a palette: expanded to colours",
@@ -129,16 +125,18 @@ def check(
     kept, skipped = _set_broken_aside(opened, on_corrupt)
     _refuse_different_sizes(kept)
     _refuse_unlabelled(kept)
-    masked = [item for item in kept if item.tally is not None]
+    tallies = {item.record.id: item.tally for item in kept if item.tally is not None}
     encoding, encoding_notes = None, []
-    if masked:
-        encoding, note = _decide_encoding(masked, listing.classes, palette)
-        encoding_notes = [note, *_class_notes(masked, encoding, listing.classes)]
+    if tallies:
+        encoding, note = decide_encoding(tallies, listing.classes, palette)
+        missing = note_classes(list(tallies.values()), encoding, listing.classes)
+        encoding_notes = [note, *missing]
+    mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
     num_classes = len(listing.classes)
     records = tuple(_finish(item, encoding, num_classes) for item in kept)
     notes = (
         *_file_notes([item.facts for item in kept], "images", _IMAGE_NOTES),
-        *_file_notes([item.mask_facts for item in masked], "masks", _MASK_NOTES),
+        *_file_notes(mask_facts, "masks", _MASK_NOTES),
         *encoding_notes,
         *_label_notes(records),
     )
@@ -153,7 +151,8 @@ def fingerprint(listing: Listing) -> str:
     digest = hashlib.sha256(json.dumps(listing.classes).encode())
     for record in listing.records:
         stats = [_stat(path) for path in (record.image, record.mask)]
-        facts = [record.id, stats, record.label, record.group, record.split]
+        own = (record.label, record.group, record.split, record.source)
+        facts = [record.id, stats, *own]
         digest.update(json.dumps(facts).encode())
     return digest.hexdigest()
 
@@ -275,179 +274,6 @@ def _refuse_unlabelled(opened: Sequence[_Opened]) -> None:
 def _size_text(facts: ImageFacts) -> str:
     turned = " (EXIF-rotated)" if "EXIF-rotated" in facts.notes else ""
     return f"{facts.size[0]} x {facts.size[1]}{turned}"
-
-
-def _decide_encoding(
-    masked: Sequence[_Opened], classes: tuple[str, ...], palette: tuple[str, ...]
-) -> tuple[MaskEncoding, str]:
-    pixels = Counter()
-    for item in masked:
-        colours = item.tally.colours.tolist()
-        pixels.update(dict(zip(colours, item.tally.counts.tolist(), strict=True)))
-    coloured = [item.record.id for item in masked if item.tally.values.ndim == 2]
-    photos = [item.record.id for item in masked if not item.tally.complete]
-    if photos:
-        raise InputError(
-            expected="masks with a few flat colours or grey values",
-            found=f"{len(photos)} masks with over 64 colours: {shorten(photos)}",
-            fix="see that the masks are not photos, and save them as PNG, not as JPEG",
-        )
-    if palette:
-        return _palette_encoding(pixels, classes, palette)
-    if coloured:
-        raise InputError(
-            expected="masks of class ids or of 0 and 255, or the colour of every class",
-            found=f"{len(coloured)} colour-coded masks ({shorten(coloured)}): "
-            f"{_shares(pixels)}",
-            fix=f"{_palette_line(_names(pixels), classes)}  in the order of "
-            "data.classes",
-        )
-    return _grey_encoding(Counter({c & 255: n for c, n in pixels.items()}), classes)
-
-
-def _palette_encoding(
-    pixels: Counter, classes: tuple[str, ...], palette: tuple[str, ...]
-) -> tuple[MaskEncoding, str]:
-    palette = tuple(colour.lower() for colour in palette)
-    valid = all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in palette)
-    if not valid or len({*palette}) != len(palette) or len(palette) != len(classes):
-        raise InputError(
-            expected=f"data.palette with one colour '#rrggbb' for each of the "
-            f"{len(classes)} classes {shorten(classes)}",
-            found=f"{palette}",
-            fix=_palette_line(_names(pixels), classes),
-        )
-    unknown = Counter(
-        {c: n for c, n in pixels.items() if images.colour_name(c) not in palette}
-    )
-    if unknown:
-        ids = {index * 0x010101 for index in range(len(classes))}
-        raise InputError(
-            expected=f"only the colours of data.palette in masks: {', '.join(palette)}",
-            found=f"{_shares(unknown, pixels.total())}",
-            fix='--config.data.palette="()"  (the masks hold class ids, not colours)'
-            if pixels.keys() <= ids
-            else _palette_line(palette + _names(unknown), classes),
-        )
-    pairs = zip(palette, classes, strict=True)
-    meaning = ", ".join(f"{colour} is {name}" for colour, name in pairs)
-    return MaskEncoding("palette", palette), f"masks are colour-coded: {meaning}"
-
-
-def _grey_encoding(
-    pixels: Counter, classes: tuple[str, ...]
-) -> tuple[MaskEncoding, str]:
-    values, ids = {*pixels}, {*range(len(classes))}
-    listed = ", ".join(str(value) for value in sorted(values))
-    if values <= ids:
-        return MaskEncoding("ids"), f"masks hold class ids {listed}"
-    if len(classes) == 2 and values <= {0, 255}:
-        note = f"masks hold {{{listed}}}: 255 is class 1 ({classes[1]})"
-        return MaskEncoding("binary"), note
-    if values <= ids | {IGNORE}:
-        share = 100 * pixels[IGNORE] / pixels.total()
-        note = f"masks hold class ids {listed}: 255 counts nowhere ({share:.2g} %)"
-        return MaskEncoding("ids"), note
-    plain = values - {IGNORE}
-    # 0, 1, 2, ... without a gap are ids of more classes; grey edges leave gaps, or go
-    # on up to white.
-    look_like_ids = plain == {*range(len(plain))} and len(plain) < 250
-    if len(classes) > 2 or max(values) <= 127 or look_like_ids:
-        raise _values_beyond_classes(pixels, classes)
-    meaning = f"values over 127 are class 1 ({classes[1]})"
-    if len(values) <= 4:
-        return MaskEncoding("threshold"), f"masks hold {{{listed}}}: {meaning}"
-    between = sum(pixels[value] for value in range(32, 224)) / pixels.total()
-    if between > 0.5:
-        raise InputError(
-            expected="masks that are mostly black and white",
-            found=f"{len(values)} grey values, {100 * between:.0f} % of the pixels in "
-            "32..223: these look like photos",
-            fix="see that images and masks are not swapped, or threshold the masks",
-        )
-    kind = "masks are anti-aliased or JPEG-compressed"
-    share = f"{100 * between:.2g} % of the pixels in 32..223"
-    return MaskEncoding("threshold"), f"{kind} ({share}): {meaning}"
-
-
-def _values_beyond_classes(pixels: Counter, classes: tuple[str, ...]) -> InputError:
-    plain = sorted({*pixels} - {IGNORE})
-    colours = Counter({value * 0x010101: count for value, count in pixels.items()})
-    # Ids of a class list are mostly in use; {0, 100} are two grey levels instead.
-    if plain[-1] < min(_MAX_NAMED, 2 * len(plain)):
-        fix = _classes_line(classes, plain[-1] + 1)
-    elif len(pixels) <= _MAX_NAMED:
-        fix = f"{_palette_line(_names(colours), classes)}  in the order of data.classes"
-    else:
-        fix = f"rewrite the masks with the values 0..{len(classes) - 1}"
-    return InputError(
-        expected=f"mask values 0..{len(classes) - 1} for {shorten(classes)}"
-        + (", or 0 and 255" if len(classes) == 2 else ", and 255 for no class"),
-        found=f"values {shorten(sorted(pixels), 20)}",
-        fix=fix,
-    )
-
-
-def _shares(pixels: Counter, total: int = 0) -> str:
-    """'#000000 93.1 %, #ff0000 6.9 %', largest first."""
-    total = total or pixels.total()
-    texts = [
-        f"{images.colour_name(colour)} {100 * count / total:.1f} %"
-        for colour, count in pixels.most_common()
-    ]
-    return shorten(texts, limit=12)
-
-
-def _names(pixels: Counter) -> tuple[str, ...]:
-    commonest = pixels.most_common(_MAX_NAMED)
-    return tuple(images.colour_name(colour) for colour, _ in commonest)
-
-
-def _palette_line(colours: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    """The option for these colours; and the classes if their number differs."""
-    line = f'--config.data.palette="{colours}"'
-    if len(colours) == len(classes):
-        return line
-    return f"{line} {_classes_line(classes, len(colours))}"
-
-
-def _classes_line(classes: tuple[str, ...], count: int) -> str:
-    more = tuple(f"class_{index}" for index in range(len(classes), count))
-    return f'--config.data.classes="{(classes + more)[:count]}"'
-
-
-def _class_notes(
-    masked: Sequence[_Opened], encoding: MaskEncoding, classes: tuple[str, ...]
-) -> list[str]:
-    """What the encoded masks lack; refuses a set without any foreground."""
-    counts = [item.tally.class_counts(encoding, len(classes)) for item in masked]
-    present = np.sum(counts, axis=0)[: len(classes)] > 0
-    if not present[1:].any():
-        values = sorted({int(v) for item in masked for v in item.tally.values.flat})
-        raise InputError(
-            expected="at least one mask with a foreground pixel",
-            found=f"no mask has a foreground pixel: {len(masked)} masks, values "
-            f"{shorten(values)}" + " (255 counts nowhere)" * (IGNORE in values),
-            fix=_classes_line(("background", "crack"), 2)
-            if IGNORE in values
-            else "see that the mask folder is the right one and its masks are drawn",
-        )
-    notes = [
-        f"no mask holds class {index} ({classes[index]})"
-        for index in np.flatnonzero(~present)
-    ]
-    if encoding.kind == "ids" and len(classes) == 2 and _may_be_mixed(masked):
-        notes.append("no mask holds both 1 and 255: are two encodings mixed?")
-    empty = sum(not count[1:-1].any() for count in counts)
-    if empty:
-        notes.append(f"{empty} of {len(masked)} masks are all background")
-    return notes
-
-
-def _may_be_mixed(masked: Sequence[_Opened]) -> bool:
-    """Whether some masks hold 1, others 255, and none both."""
-    held = [{*item.tally.values.tolist()} & {1, IGNORE} for item in masked]
-    return {1} in held and {IGNORE} in held and {1, IGNORE} not in held
 
 
 def _finish(

@@ -1,8 +1,10 @@
 """A dataset ready to train on: scanned, checked, prepared, split and decoded."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
     Raises:
       InputError: whatever is wrong with the files, the masks or the disk.
     """
-    cache_dir, workers = paths.cache_folder(data.cache_dir), num_workers(data)
+    cache_dir, workers = _make_cache_folder(data), num_workers(data)
     checked = _check_once(listing, data, cache_dir, workers)
     _refuse_empty_classes(listing.classes, checked)
     decoder = Decoder(data.image_size, data.channels, checked.encoding)
@@ -73,14 +75,15 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
     )
 
 
-def refuse_small_parts(split: Split, batch_size: int) -> None:
+def refuse_small_parts(split: Split, batch_size: int, num_devices: int) -> None:
     """A training part must fill one batch."""
     num_train = len(split.indices("train"))
     if num_train < batch_size:
+        fitting = num_train // num_devices * num_devices
         raise InputError(
             "at least one full batch of training images",
             f"{num_train} training image(s) and batches of {batch_size}",
-            f"--config.train.batch_size={max(num_train, 1)}",
+            f"--config.train.batch_size={fitting}" if fitting else "add images",
         )
 
 
@@ -89,10 +92,24 @@ def num_workers(data: Data) -> int:
     return data.workers or len(os.sched_getaffinity(0))
 
 
+def _make_cache_folder(data: Data) -> Path:
+    folder = paths.cache_folder(data.cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            "a folder for prepared images that can be written",
+            f"{folder}: {error.strerror}",
+            "--config.data.cache_dir=DIR that you can write",
+        ) from None
+    return folder
+
+
 def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Checked:
     """The stored result for an unchanged folder, or a new check."""
-    options = (*data.palette, data.on_corrupt)
-    name = f"{check.fingerprint(listing)[:20]}-{'-'.join(options).replace('#', '')}"
+    options = [check.fingerprint(listing), data.palette, data.on_corrupt]
+    name = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:20]
     path = cache_dir / "checked" / f"{name}.json"
     if path.is_file():
         return check.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -1,7 +1,7 @@
 """Batches for training and evaluation, by grain: batch k is a function of (seed, k).
 
 Reading runs ahead in threads (Pillow and NumPy release the GIL). Batches are filled in
-place in buffers that come back when the device has its copy: a fresh buffer costs a
+place in buffers that come back when their step is done: a fresh buffer costs a
 page fault per 4 KiB, twenty times the copy itself.
 """
 

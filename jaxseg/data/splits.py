@@ -8,12 +8,13 @@ set.
 
 import csv
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxseg import files
 from jaxseg.config import Data
 from jaxseg.data.check import CheckedRecord
 from jaxseg.errors import InputError, shorten
@@ -70,8 +71,7 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
 
 def write_split(path: Path, records: Sequence[CheckedRecord], split: Split) -> None:
     """Writes split.csv; a crash leaves the old file or the new one, no half one."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with files.atomic_file(path, newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for checked, part in zip(records, split.parts, strict=True):
@@ -79,7 +79,6 @@ def write_split(path: Path, records: Sequence[CheckedRecord], split: Split) -> N
             writer.writerow(
                 (record.id, checked.label, record.group, part, checked.image_sha256)
             )
-    temporary.replace(path)
 
 
 def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
@@ -92,11 +91,18 @@ def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
     fix = f"--config.data.split=grouped, or a csv with the columns {','.join(COLUMNS)}"
     if not path.is_file():
         raise InputError(f"one of {', '.join(MODES)} or a csv file", str(path), fix)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError("a csv file", f"{path}: {error}", fix) from None
     if not rows or not {"id", "split"} <= rows[0].keys():
         raise InputError("the columns id and split", f"{path} without them", fix)
     parts = {row["id"]: row["split"] for row in rows}
+    if len(parts) < len(rows):
+        counts = Counter(row["id"] for row in rows)
+        twice = [name for name, count in counts.items() if count > 1]
+        raise InputError("one row per image", f"{shorten(twice)} twice in {path}", fix)
     wrong = sorted({part for part in parts.values() if part not in PARTS})
     if wrong:
         raise InputError(

@@ -63,6 +63,12 @@ def _holds_classes(folder: Path) -> bool:
     return sum(with_images) >= 2
 
 
+def _nowhere(folder: Path) -> bool:
+    """For a ROOT that is the right one: folders around it are no better."""
+    del folder
+    return False
+
+
 def _check_classes(root: Path, classes: tuple[str, ...], names: list[str]) -> None:
     """Refuses classes without a folder, and fewer than two of them."""
     missing = [name for name in classes if name not in names]
@@ -79,7 +85,7 @@ def _check_classes(root: Path, classes: tuple[str, ...], names: list[str]) -> No
             root,
             "two or more different class folders with images in data.dir"
             f" (data.classes is {classes})",
-            _holds_classes,
+            _holds_classes if len(names) < 2 else _nowhere,
             f'--config.data.classes="{tuple(names)}"'
             if len(names) > 1
             else f"mkdir '{root}/intact' '{root}/cracked' and move the images there",
@@ -96,7 +102,7 @@ def _check_counts(root: Path, classes: tuple[str, ...], labels: list[int]) -> No
     raise listing.wrong_layout(
         root,
         f"images ({' '.join(listing.EXTENSIONS)}) in each class folder, found {listed}",
-        _holds_classes,
+        _holds_classes if len(full) < 2 else _nowhere,
         f'--config.data.classes="{full}"' if len(full) > 1 else "",
     )
 

@@ -159,12 +159,12 @@ def wrong_layout(
 
     Args:
       fits: whether a folder has the expected layout; asked for the folders up to two
-        levels above and below `root`, so that the fix can name the right one.
+        levels below and above `root`, so that the fix can name the right one.
       otherwise: the fix where none fits.
     """
     below = list_folders(root)
     deeper = [folder for parent in below for folder in list_folders(parent)]
-    around = [*root.absolute().parents[:2], *below, *deeper]
+    around = [*below, *deeper, *root.absolute().parents[:2]]
     right = next((folder for folder in around if fits(folder)), None)
     fix = set_dir(right) if right else otherwise or set_dir("/path/to/the/dataset")
     return InputError(expected, f"'{root}' holds {describe(root)}", fix)

@@ -61,7 +61,7 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-            x = x + bias.astype(self.dtype)
+            x = x + _per_channel(bias.astype(self.dtype))
         return x
 
 
@@ -80,7 +80,7 @@ class ConvTranspose2x2(nn.Module):
         kernel = self.param("kernel", init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         x = ops.conv_transpose_2x2(x.astype(self.dtype), kernel.astype(self.dtype))
-        return x + bias.astype(self.dtype)
+        return x + _per_channel(bias.astype(self.dtype))
 
 
 class GhostBatchNorm(nn.Module):
@@ -115,19 +115,21 @@ class GhostBatchNorm(nn.Module):
         old_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         old_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            return _affine(x, old_mean.value, old_var.value, scale, bias, self.epsilon)
+            mean, var = _per_channel(old_mean.value), _per_channel(old_var.value)
+            return _affine(x, mean, var, scale, bias, self.epsilon)
         size = self.bn_group or x.shape[0]
         groups = x.reshape(x.shape[0] // size, -1, *x.shape[1:])  # [G, g, H, W, C]
         wide = groups.astype(jnp.float32)
-        mean = wide.mean(axis=(1, 2, 3))  # [G, C]
-        var = jnp.maximum((wide**2).mean(axis=(1, 2, 3)) - mean**2, 0.0)
+        pixels = (1, 2, 3)
+        mean = wide.mean(pixels, keepdims=True)  # [G, 1, 1, 1, C]
+        var = jnp.maximum((wide**2).mean(pixels, keepdims=True) - mean**2, 0.0)
         if not self.is_initializing():
             count = size * x.shape[1] * x.shape[2]
-            unbiased = var.mean(0) * (count / max(count - 1, 1))
-            old_mean.value = _blend(old_mean.value, mean.mean(0), self.momentum)
+            over_groups = (0, *pixels)
+            unbiased = var.mean(over_groups) * (count / max(count - 1, 1))
+            new_mean = mean.mean(over_groups)
+            old_mean.value = _blend(old_mean.value, new_mean, self.momentum)
             old_var.value = _blend(old_var.value, unbiased, self.momentum)
-        group_shape = (-1, 1, 1, 1, x.shape[-1])
-        mean, var = mean.reshape(group_shape), var.reshape(group_shape)
         return _affine(groups, mean, var, scale, bias, self.epsilon).reshape(x.shape)
 
 
@@ -147,9 +149,15 @@ class GroupNorm(nn.Module):
 
 def _affine(x, mean, var, scale, bias, epsilon) -> Array:
     """(x - mean) / sqrt(var + eps) * scale + bias as one multiply-add in float32."""
-    multiplier = scale * jax.lax.rsqrt(var + epsilon)
-    shifted = x.astype(jnp.float32) * multiplier + (bias - mean * multiplier)
-    return shifted.astype(x.dtype)
+    shape = (1,) * (x.ndim - 1) + scale.shape
+    multiplier = scale.reshape(shape) * jax.lax.rsqrt(var + epsilon)
+    offset = bias.reshape(shape) - mean * multiplier
+    return (x.astype(jnp.float32) * multiplier + offset).astype(x.dtype)
+
+
+def _per_channel(vector: Array) -> Array:
+    """[C] as [1, 1, 1, C]: rank promotion is never left to chance."""
+    return vector.reshape(1, 1, 1, -1)
 
 
 def _blend(old: Array, new: Array, momentum: float) -> Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg import ops
+from jaxseg.errors import InputError
 from jaxseg.models.heads import ImageHead, MaskHead, check_stride
 from jaxseg.models.layers import (
     ACTIVATIONS,
@@ -139,7 +140,19 @@ def unet(
     head_kernel: Literal[1, 3],
     image_head: bool,
 ) -> UNet:
-    """The U-Net of a config."""
+    """The U-Net of a config.
+
+    Raises:
+      InputError: no width, or not one dropout rate per width.
+    """
+    if not widths or len(dropout) != len(widths):
+        raise InputError(
+            "config.model.widths and .dropout with one number per level",
+            f"widths={widths}, dropout={dropout}",
+            f'--config.model.dropout="{(0.0,) * len(widths)}"'
+            if widths
+            else '--config.model.widths="(32, 64, 128, 256, 512)"',
+        )
     return UNet(
         num_outputs,
         widths,

@@ -1,0 +1,208 @@
+"""Decides how the values of all masks together become class ids.
+
+What was decided is said in a note; what leaves a doubt is refused with the option that
+settles it, ready to copy.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxseg.data import images
+from jaxseg.data.images import MaskEncoding, ValueCounts
+from jaxseg.errors import InputError, shorten
+from jaxseg.types import IGNORE
+
+_MAX_NAMED = 64  # more class names than this make no line that anybody copies
+
+
+def decide_encoding(
+    tallies: Mapping[str, ValueCounts],
+    classes: tuple[str, ...],
+    palette: tuple[str, ...],
+) -> tuple[MaskEncoding, str]:
+    """The one encoding that fits every mask, and a sentence that says which it is.
+
+    Args:
+      tallies: the values of each mask, by the id of its record.
+      classes: name of every class by id.
+      palette: '#rrggbb' of every class for colour-coded masks, else ().
+
+    Raises:
+      InputError: masks with many colours, with colours that no palette explains, or
+        with values beyond the classes.
+    """
+    pixels = Counter()
+    for tally in tallies.values():
+        colours = tally.colours.tolist()
+        pixels.update(dict(zip(colours, tally.counts.tolist(), strict=True)))
+    coloured = [name for name, tally in tallies.items() if tally.values.ndim == 2]
+    photos = [name for name, tally in tallies.items() if not tally.complete]
+    if photos:
+        raise InputError(
+            expected="masks with a few flat colours or grey values",
+            found=f"{len(photos)} masks with over 64 colours: {shorten(photos)}",
+            fix="see that the masks are not photos, and save them as PNG, not as JPEG",
+        )
+    if palette:
+        return _palette_encoding(pixels, classes, palette)
+    if coloured:
+        raise InputError(
+            expected="masks of class ids or of 0 and 255, or the colour of every class",
+            found=f"{len(coloured)} colour-coded masks ({shorten(coloured)}): "
+            f"{_shares(pixels)}",
+            fix=f"{_palette_line(_names(pixels), classes)}  in the order of "
+            "data.classes",
+        )
+    return _grey_encoding(Counter({c & 255: n for c, n in pixels.items()}), classes)
+
+
+def note_classes(
+    tallies: Sequence[ValueCounts], encoding: MaskEncoding, classes: tuple[str, ...]
+) -> list[str]:
+    """What the encoded masks lack, one sentence each.
+
+    Raises:
+      InputError: no mask has a foreground pixel.
+    """
+    counts = [tally.class_counts(encoding, len(classes)) for tally in tallies]
+    present = np.sum(counts, axis=0)[: len(classes)] > 0
+    if not present[1:].any():
+        values = sorted({int(v) for tally in tallies for v in tally.values.flat})
+        raise InputError(
+            expected="at least one mask with a foreground pixel",
+            found=f"no mask has a foreground pixel: {len(tallies)} masks, values "
+            f"{shorten(values)}" + " (255 counts nowhere)" * (IGNORE in values),
+            fix=_classes_line(("background", "crack"), 2)
+            if IGNORE in values
+            else "see that the mask folder is the right one and its masks are drawn",
+        )
+    notes = [
+        f"no mask holds class {index} ({classes[index]})"
+        for index in np.flatnonzero(~present)
+    ]
+    if encoding.kind == "ids" and len(classes) == 2 and _may_be_mixed(tallies):
+        notes.append("no mask holds both 1 and 255: are two encodings mixed?")
+    empty = sum(not count[1:-1].any() for count in counts)
+    if empty:
+        notes.append(f"{empty} of {len(tallies)} masks are all background")
+    return notes
+
+
+def _palette_encoding(
+    pixels: Counter, classes: tuple[str, ...], palette: tuple[str, ...]
+) -> tuple[MaskEncoding, str]:
+    palette = tuple(colour.lower() for colour in palette)
+    valid = all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in palette)
+    if not valid or len({*palette}) != len(palette) or len(palette) != len(classes):
+        raise InputError(
+            expected=f"data.palette with one colour '#rrggbb' for each of the "
+            f"{len(classes)} classes {shorten(classes)}",
+            found=f"{palette}",
+            fix=_palette_line(_names(pixels), classes),
+        )
+    unknown = Counter(
+        {c: n for c, n in pixels.items() if images.colour_name(c) not in palette}
+    )
+    if unknown:
+        ids = {index * 0x010101 for index in range(len(classes))}
+        raise InputError(
+            expected=f"only the colours of data.palette in masks: {', '.join(palette)}",
+            found=f"{_shares(unknown, pixels.total())}",
+            fix='--config.data.palette="()"  (the masks hold class ids, not colours)'
+            if pixels.keys() <= ids
+            else _palette_line(palette + _names(unknown), classes),
+        )
+    pairs = zip(palette, classes, strict=True)
+    meaning = ", ".join(f"{colour} is {name}" for colour, name in pairs)
+    return MaskEncoding("palette", palette), f"masks are colour-coded: {meaning}"
+
+
+def _grey_encoding(
+    pixels: Counter, classes: tuple[str, ...]
+) -> tuple[MaskEncoding, str]:
+    values, ids = {*pixels}, {*range(len(classes))}
+    listed = ", ".join(str(value) for value in sorted(values))
+    if values <= ids:
+        return MaskEncoding("ids"), f"masks hold class ids {listed}"
+    if len(classes) == 2 and values <= {0, 255}:
+        note = f"masks hold {{{listed}}}: 255 is class 1 ({classes[1]})"
+        return MaskEncoding("binary"), note
+    if values <= ids | {IGNORE}:
+        share = 100 * pixels[IGNORE] / pixels.total()
+        note = f"masks hold class ids {listed}: 255 counts nowhere ({share:.2g} %)"
+        return MaskEncoding("ids"), note
+    plain = values - {IGNORE}
+    # 0, 1, 2, ... without a gap are ids of more classes; grey edges leave gaps, or go
+    # on up to white.
+    look_like_ids = plain == {*range(len(plain))} and len(plain) < 250
+    if len(classes) > 2 or max(values) <= 127 or look_like_ids:
+        raise _values_beyond_classes(pixels, classes)
+    meaning = f"values over 127 are class 1 ({classes[1]})"
+    if len(values) <= 4:
+        return MaskEncoding("threshold"), f"masks hold {{{listed}}}: {meaning}"
+    between = sum(pixels[value] for value in range(32, 224)) / pixels.total()
+    if between > 0.5:
+        raise InputError(
+            expected="masks that are mostly black and white",
+            found=f"{len(values)} grey values, {100 * between:.0f} % of the pixels in "
+            "32..223: these look like photos",
+            fix="see that images and masks are not swapped, or threshold the masks",
+        )
+    kind = "masks are anti-aliased or JPEG-compressed"
+    share = f"{100 * between:.2g} % of the pixels in 32..223"
+    return MaskEncoding("threshold"), f"{kind} ({share}): {meaning}"
+
+
+def _values_beyond_classes(pixels: Counter, classes: tuple[str, ...]) -> InputError:
+    plain = sorted({*pixels} - {IGNORE})
+    colours = Counter({value * 0x010101: count for value, count in pixels.items()})
+    # Ids of a class list are mostly in use; {0, 100} are two grey levels instead.
+    if plain[-1] < min(_MAX_NAMED, 2 * len(plain)):
+        fix = _classes_line(classes, plain[-1] + 1)
+    elif len(pixels) <= _MAX_NAMED:
+        fix = f"{_palette_line(_names(colours), classes)}  in the order of data.classes"
+    else:
+        fix = f"rewrite the masks with the values 0..{len(classes) - 1}"
+    return InputError(
+        expected=f"mask values 0..{len(classes) - 1} for {shorten(classes)}"
+        + (", or 0 and 255" if len(classes) == 2 else ", and 255 for no class"),
+        found=f"values {shorten(sorted(pixels), 20)}",
+        fix=fix,
+    )
+
+
+def _shares(pixels: Counter, total: int = 0) -> str:
+    """'#000000 93.1 %, #ff0000 6.9 %', largest first."""
+    total = total or pixels.total()
+    texts = [
+        f"{images.colour_name(colour)} {100 * count / total:.1f} %"
+        for colour, count in pixels.most_common()
+    ]
+    return shorten(texts, limit=12)
+
+
+def _names(pixels: Counter) -> tuple[str, ...]:
+    commonest = pixels.most_common(_MAX_NAMED)
+    return tuple(images.colour_name(colour) for colour, _ in commonest)
+
+
+def _palette_line(colours: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """The option for these colours; and the classes if their number differs."""
+    line = f'--config.data.palette="{colours}"'
+    if len(colours) == len(classes):
+        return line
+    return f"{line} {_classes_line(classes, len(colours))}"
+
+
+def _classes_line(classes: tuple[str, ...], count: int) -> str:
+    more = tuple(f"class_{index}" for index in range(len(classes), count))
+    return f'--config.data.classes="{(classes + more)[:count]}"'
+
+
+def _may_be_mixed(tallies: Sequence[ValueCounts]) -> bool:
+    """Whether some masks hold 1, others 255, and none both."""
+    held = [{*tally.values.tolist()} & {1, IGNORE} for tally in tallies]
+    return {1} in held and {IGNORE} in held and {1, IGNORE} not in held

@@ -1,0 +1,209 @@
+"""The two sides of `benchmark.py step`: jaxseg's own train step, and PyTorch's.
+
+Both are contestants: `run(steps)` gives the seconds of all those steps together.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.errors import InputError
+
+TWIN = Path(__file__).with_name("torch_twin.py")
+# Of two losses, relative. The first says that the forward passes are the same. Then Adam
+# turns the rounding of tiny gradients into whole steps: float32 parts from float64 by
+# 1e-3 within five steps, and so does PyTorch with one thread from PyTorch with two.
+FIRST_TOLERANCE, TOLERANCE = 1e-5, 5e-3
+UNET = dict(
+    widths=(32, 64, 128, 256, 512),
+    norm="batch",
+    bn_group=None,
+    activation="relu",
+    dropout=(0.0,) * 5,
+    decoder="transpose",
+    head_kernel=1,
+    image_head=False,
+)
+NETWORKS = {  # name -> (name in MODELS, its keys, name in TASKS)
+    "unet": ("unet", UNET, "segmentation"),
+    "resnet18": ("resnet", dict(depth=18, bn_group=None), "classification"),
+}
+
+
+def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
+    """Noise [N, size, size, 3]; the mask marks where its red is bright."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    mask = (image[..., 0] > 200).astype(np.uint8)
+    label = np.arange(batch_size, dtype=np.int32) % 2
+    return {"image": image, "mask": mask, "label": label}
+
+
+def compare_losses(ours: list[float], theirs: list[float]) -> float:
+    """The largest relative difference of two traces.
+
+    Raises:
+      InputError: they part by more than rounding; there is nothing to time then.
+    """
+    difference = np.abs(np.subtract(theirs, ours)) / np.abs(ours)
+    allowed = np.full(len(ours), TOLERANCE)
+    allowed[0] = FIRST_TOLERANCE
+    wrong = np.flatnonzero(~(difference <= allowed))  # NaN is wrong, too
+    if len(wrong):
+        k = wrong[0]
+        raise InputError(
+            f"losses of the same network: equal to {allowed[k]:g} at step {k}",
+            f"{ours[k]} by jaxseg, {theirs[k]} by PyTorch",
+            "make the network in scripts/torch_twin.py that of jaxseg/models again",
+        )
+    return float(difference.max())
+
+
+class Ours:
+    """jaxseg's own compiled train step on one batch that stays on the device."""
+
+    def __init__(self, model: str, batch: dict, precision: str, hflip: float):
+        import jax
+        import jax.numpy as jnp
+
+        from jaxseg import augment, losses, optim, parallel, steps, train_state
+        from jaxseg.config import Optim
+        from jaxseg.models import MODELS
+        from jaxseg.tasks import TASKS
+
+        name, options, task_name = NETWORKS[model]
+        network = MODELS[name](1, jnp.dtype(precision), **options)
+        task = TASKS[task_name](
+            ("background", "crack"),
+            losses.make_loss({"bce": {"weight": 1.0, "pos_weight": 1.0}}),
+            threshold="max_f1",
+            min_recall=0.5,
+        )
+        adam = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
+        optimizer = optim.make_optimizer(adam, lambda step: 1e-3)
+        step = steps.make_train_step(
+            network,
+            task,
+            optimizer,
+            augment.make_augment(hflip=hflip, vflip=0.0, transpose=0.0),
+            augment.make_normalize((0.5,) * 3, (0.25,) * 3),
+            seed=0,
+            accumulate=1,
+            ema_decay=None,
+        )
+        mesh = parallel.make_mesh(len(batch["image"]))
+        init = partial(
+            train_state.init_train_state,
+            network,
+            optimizer,
+            image_shape=batch["image"].shape[1:],
+            seed=0,
+            use_ema=False,
+        )
+        self.state = jax.jit(init, out_shardings=parallel.replicated(mesh))()
+        self.batch = parallel.put_batch(batch, mesh)
+        started = time.perf_counter()
+        jitted = parallel.compile_train_step(step, mesh)
+        self._step = jitted.lower(self.state, self.batch).compile()
+        self.compile_seconds = time.perf_counter() - started
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(weight.size for weight in self.weights().values())
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Parameters by path, 'encoder_0/Conv_0/kernel'."""
+        import jax
+        from flax.traverse_util import flatten_dict
+
+        return flatten_dict(jax.device_get(self.state.params), sep="/")
+
+    def trace(self, steps: int) -> list[float]:
+        """Losses of the next steps."""
+        return [float(self._advance()["loss"]) for _ in range(steps)]
+
+    def run(self, steps: int) -> float:
+        """Seconds of all steps together; waits for the device once."""
+        started = time.perf_counter()
+        for _ in range(steps):
+            logs = self._advance()
+        logs["loss"].block_until_ready()
+        return time.perf_counter() - started
+
+    def _advance(self) -> dict:
+        self.state, logs = self._step(self.state, self.batch)
+        return logs
+
+
+def _require_cpu() -> None:
+    import jax
+
+    if jax.default_backend() != "cpu":
+        raise InputError(
+            "a CPU, where the twin runs",
+            f"jax runs on {jax.default_backend()}",
+            "JAX_PLATFORMS=cpu before the command, or no --against",
+        )
+
+
+class Twin:
+    """The child process of torch_twin.py; it idles while it is not asked.
+
+    Raises:
+      InputError: jax does not run on a CPU, or that Python has no torch.
+    """
+
+    def __init__(self, python: str, model: str, weights: dict, batch: dict):
+        _require_cpu()
+        self._folder = tempfile.TemporaryDirectory()
+        np.savez(Path(self._folder.name) / "weights.npz", **weights)
+        np.savez(Path(self._folder.name) / "batch.npz", **batch)
+        threads = str(len(os.sched_getaffinity(0)))
+        script = [str(TWIN), model, self._folder.name]
+        self._python = python
+        # Threads that spin while they wait would slow the other side down.
+        quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
+        try:
+            self._process = subprocess.Popen(
+                [python, *script, "--threads", threads],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | quiet,
+            )
+        except OSError as error:
+            raise self._no_torch(str(error)) from None
+        ready = self._answer()
+        self.rungs, self.versions = ready["rungs"], ready["versions"]
+
+    def trace(self, steps: int) -> list[float]:
+        return self._ask({"trace": steps})["losses"]
+
+    def run(self, rung: str, steps: int) -> float:
+        return self._ask({"run": steps, "rung": rung})["seconds"]
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def _ask(self, request: dict) -> dict:
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._no_torch(f"exit code {self._process.wait()}, see above")
+        return json.loads(line)
+
+    def _no_torch(self, found: str) -> InputError:
+        fix = "--torch-python PATH/bin/python of an environment with them"
+        found = f"{self._python}: {found}"
+        return InputError("a Python with torch and numpy", found, fix)

@@ -1,0 +1,622 @@
+"""Bad input from end to end: exit code 2, expected, found and fix, and nothing left."""
+
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import backend, config, experiment, files, loop
+from jaxseg.data.splits import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+SEGMENTATION = (
+    "model.widths=(4,8)",
+    "model.dropout=(0.0,0.0)",
+    "model.head_kernel=1",
+)
+SMALL = ("data.image_size=(32,32)", "train.batch_size=8", "train.epochs=1")
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+
+
+def photo(i):
+    """A different picture for every i."""
+    return np.roll(NOISE, i, axis=0)[:32, :32]
+
+
+def stripe(i, value=255):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[5 + i % 20] = value
+    return mask
+
+
+def pairs(root, count=24, value=255):
+    """root/images and root/masks, two pictures of each photo."""
+    for i in range(count):
+        name = f"photo{i // 2}_{i}.png"
+        write(root / "images" / name, photo(i))
+        write(root / "masks" / name, stripe(i, value))
+    return root
+
+
+def classes(root, **counts):
+    """One folder per class with so many images."""
+    for label, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            write(root / name / f"{label}_{i}.png", photo(i) // (label + 1))
+    return root
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The modules command_line, train and evaluate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        loaded = {}
+        for name in ("command_line", "train", "evaluate"):
+            spec = importlib.util.spec_from_file_location(
+                name, ROOT / "scripts" / f"{name}.py"
+            )
+            loaded[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded[name])
+        yield loaded
+
+
+@pytest.fixture(autouse=True)
+def unchanged_jax(monkeypatch):
+    """The scripts set up jax for a whole process; the other tests must not notice."""
+    monkeypatch.setattr(backend, "set_xla_flags", lambda: None)
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_numpy_rank_promotion",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_numpy_rank_promotion", "allow")  # as users have it
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def call(scripts, monkeypatch, capsys):
+    """`call(script, *arguments)` gives the exit code and what stderr got."""
+
+    def run(script, *arguments):
+        arguments = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            scripts["command_line"].main(scripts[script].run)
+        return stopped.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def refuse(call, tmp_path):
+    """Runs train.py, which must refuse and leave nothing; gives the message."""
+
+    def run(config_name, *overrides, folder=tmp_path / "data"):
+        workdir = tmp_path / "runs" / "new"
+        code, error = call("train", *command(config_name, folder, workdir, *overrides))
+        assert_message(code, error)
+        assert not workdir.exists()
+        return error
+
+    return run
+
+
+def command(config_name, folder, workdir, *overrides):
+    path = ROOT / "configs" / f"{config_name}.py"
+    own = SEGMENTATION if "segmentation" in config_name else ()
+    settings = (f"data.dir={folder}", *own, *SMALL, *overrides)
+    options = [f"--config.{setting}" for setting in settings]
+    return ["--config", path, "--workdir", workdir, *options]
+
+
+def assert_message(code, error):
+    assert code == 2, error
+    for word in ("expected:", "found:", "fix:"):
+        assert word in error
+    assert "Traceback" not in error
+    assert error.split("fix:")[1].strip()
+
+
+# Folders and files.
+
+
+def test_a_missing_folder_names_the_nearest_one(refuse, tmp_path):
+    (tmp_path / "data_2").mkdir()
+    error = refuse("folder_segmentation")
+    assert f"'{tmp_path / 'data'}' does not exist" in error
+    assert f"--config.data.dir='{tmp_path / 'data_2'}'" in error
+
+
+def test_an_empty_folder(refuse, tmp_path):
+    (tmp_path / "data").mkdir()
+    assert "has no file in it" in refuse("folder_segmentation")
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+def test_the_folder_above_or_below_the_right_one(refuse, tmp_path, below):
+    right = pairs(tmp_path / "data" / "set", 2)
+    wrong = right / below if below else tmp_path / "data"
+    error = refuse("folder_segmentation", folder=wrong)
+    assert f"--config.data.dir='{right}'" in error
+
+
+def test_class_folders_given_as_pairs_and_pairs_as_class_folders(refuse, tmp_path):
+    classes(tmp_path / "classes", intact=2, cracked=2)
+    error = refuse("folder_segmentation", folder=tmp_path / "classes")
+    assert "the folders cracked, intact" in error
+    error = refuse("folder_classification", folder=tmp_path / "classes" / "intact")
+    assert f"--config.data.dir='{tmp_path / 'classes'}'" in error
+
+
+def test_an_image_without_a_mask(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    (root / "masks" / "photo1_3.png").unlink()
+    assert "1 images without a mask: photo1_3" in refuse("folder_segmentation")
+
+
+def test_a_mask_without_an_image(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    (root / "images" / "photo1_3.png").unlink()
+    assert "1 masks without an image: photo1_3" in refuse("folder_segmentation")
+
+
+def test_masks_named_with_a_suffix_that_the_config_lacks(refuse, tmp_path):
+    root = pairs(tmp_path / "data", 4)
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_gt"))
+    assert "--config.data.mask_suffix='_gt'" in refuse("folder_segmentation")
+
+
+def test_sizes_that_differ(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    write(root / "masks" / "photo1_3.png", stripe(3)[:16])
+    assert "photo1_3: image 32 x 32, mask 16 x 32" in refuse("folder_segmentation")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_truncated_image(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    truncate(root / "images" / "photo1_3.png")
+    error = refuse("folder_segmentation")
+    assert f"1 broken: {root / 'images' / 'photo1_3.png'} is cut short" in error
+    assert "--config.data.on_corrupt=skip" in error
+
+
+# What the masks hold.
+
+
+def test_colour_masks_give_the_palette_line(refuse, tmp_path):
+    root = pairs(tmp_path / "data", 4)
+    for i in range(4):
+        mask = np.zeros((32, 32, 3), np.uint8)
+        mask[i] = 255, 0, 0
+        write(root / "masks" / f"photo{i // 2}_{i}.png", mask)
+    error = refuse("folder_segmentation")
+    assert "4 colour-coded masks" in error
+    assert """--config.data.palette="('#000000', '#ff0000')\"""" in error
+
+
+def test_ids_above_the_classes_give_the_classes_line(refuse, tmp_path):
+    root = pairs(tmp_path / "data", 4, value=1)
+    write(root / "masks" / "photo0_0.png", stripe(0, 2))
+    error = refuse("folder_segmentation")
+    assert "values 0, 1, 2" in error
+    assert "--config.data.classes=\"('background', 'crack', 'class_2')\"" in error
+
+
+def test_all_masks_empty(refuse, tmp_path):
+    pairs(tmp_path / "data", value=0)
+    error = refuse("folder_segmentation")
+    assert "no mask has a foreground pixel: 24 masks, values 0" in error
+
+
+def test_photos_in_place_of_masks(refuse, tmp_path):
+    pairs(tmp_path / "data", 4)
+    swapped = ("data.image_dir=masks", "data.mask_dir=images")
+    assert "photos" in refuse("folder_segmentation", *swapped)
+
+
+def test_a_palette_of_32_classes_is_no_file_name(refuse, tmp_path):
+    """Checks are stored under the options; a long palette must not become a path."""
+    pairs(tmp_path / "data", 4)
+    palette = tuple(f"#{i:06x}" for i in range(40))
+    error = refuse("folder_segmentation", f"data.palette={palette}")
+    assert "one colour '#rrggbb' for each of the 2 classes" in error
+
+
+# What the split makes of it.
+
+
+def test_a_class_without_a_sample_in_validation(refuse, tmp_path):
+    classes(tmp_path / "data", intact=30, cracked=1)
+    error = refuse("folder_classification")
+    assert "every class in the val part" in error
+    assert "no image of class" in error
+
+
+def test_an_empty_class_folder(refuse, tmp_path):
+    classes(tmp_path / "data", intact=8, cracked=8)
+    (tmp_path / "data" / "rust").mkdir()
+    error = refuse("folder_classification")
+    assert "found cracked 8, intact 8, rust 0" in error
+    assert "--config.data.classes=\"('cracked', 'intact')\"" in error
+
+
+def own_split(root):
+    """train, val and test folders, and one photo in two of them."""
+    for part in ("train", "val", "test"):
+        for i in range(8):
+            name = f"{part}{i}_0.png"
+            write(root / part / "images" / name, photo(len(part) * 8 + i))
+            write(root / part / "masks" / name, stripe(i))
+    for part, i in (("train", 30), ("test", 31)):
+        write(root / part / "images" / f"both_{i}.png", photo(i))
+        write(root / part / "masks" / f"both_{i}.png", stripe(i))
+
+
+def test_a_photo_in_two_parts_of_the_users_own_split(refuse, tmp_path):
+    own_split(tmp_path / "data")
+    error = refuse("folder_segmentation", r"data.group_pattern=/(.+)_\d+$")
+    assert "1 group(s) in two splits (both)" in error
+    assert "--config.data.split=published" in error
+
+
+def test_a_split_file_with_a_photo_in_two_parts(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    path = tmp_path / "mine.csv"
+    parts = ["val", "train"] + ["val", "test", "test"] + ["train"] * 19
+    names = sorted(p.stem for p in (root / "images").iterdir())
+    rows = [f"{name},1,,{part}," for name, part in zip(names, parts, strict=True)]
+    path.write_text("\n".join([",".join(COLUMNS), *rows]))
+    error = refuse(
+        "folder_segmentation",
+        r"data.group_pattern=^(.+)_\d+$",
+        f"data.split={path}",
+    )
+    assert "photo0" in error
+    assert f"{path}: give each group one split" in error
+
+
+def test_a_split_that_is_no_mode_and_no_file(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    error = refuse("folder_segmentation", "data.split=groupd")
+    assert "grouped, published, random, kfold" in error
+
+
+def test_a_split_file_that_is_a_picture(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    picture = root / "images" / "photo0_0.png"
+    error = refuse("folder_segmentation", f"data.split={picture}")
+    assert "a csv with the columns id,label,group,split,sha256" in error
+
+
+def test_a_batch_larger_than_the_training_part(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    error = refuse("folder_segmentation", "train.batch_size=32")
+    assert "15 training image(s) and batches of 32" in error
+    assert "--config.train.batch_size=8" in error  # what 8 devices can share
+
+
+# What the config says.
+
+
+@pytest.mark.parametrize(
+    ("override", "phrase"),
+    [
+        ("data.image_size=(31,32)", '--config.data.image_size="(32, 32)"'),
+        ("optim.learning_rate=nan", "optim.learning_rate: expected a finite number"),
+        ("optim.learning_rate=-1.0", "optim.learning_rate: expected more than 0"),
+        ("train.monitor=iou/krack/pooled", "one of loss, iou/crack/pooled"),
+        ("model.bn_group=3", "--config.model.bn_group=1"),
+        ("model.bn_group=-2", "config.model.bn_group"),
+        ("model.dropout=(0.0,)", "config.model.dropout"),
+        ("model.widths=(0,8)", "config.model.widths"),
+        ("model.name=[]", "config.model.name is []; choose from unet"),
+        ("train.batch_size=7", "--config.train.batch_size=8"),
+        ("seed=-1", "config.seed"),
+        ("data.split_seed=-1", "config.data.split_seed"),
+        ("data.workers=-1", "config.data.workers"),
+        ("data.num_folds=2", "config.data.num_folds"),
+        ("data.std=(0,0,0)", "config.data.std"),
+        ("data.augment.hflip=2.0", "config.data.augment.hflip"),
+        ("data.augment.transposed=0.5", "did you mean data.augment.transpose?"),
+        ("task.name=joint", "config.task.mask_weight is missing"),
+        ("task.name=instance", "choose from classification, segmentation, joint"),
+    ],
+)
+def test_a_value_that_cannot_be(refuse, tmp_path, override, phrase):
+    pairs(tmp_path / "data")
+    assert phrase in refuse("folder_segmentation", override)
+
+
+def test_a_plateau_factor_that_does_not_reduce(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    plateau = dict(patience=1, min_delta=0.0, cooldown=0, min_learning_rate=0.0)
+    error = refuse("folder_segmentation", f"optim.plateau={plateau | dict(factor=2.0)}")
+    assert "config.optim.plateau.factor" in error
+
+
+def test_transposes_of_oblong_images(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    oblong = ("data.image_size=(32,64)", "data.augment.transpose=0.5")
+    error = refuse("folder_segmentation", *oblong)
+    assert "--config.data.augment.transpose=0.0" in error
+
+
+def test_masks_asked_of_class_folders(refuse, tmp_path):
+    classes(tmp_path / "data", intact=12, cracked=12)
+    error = refuse("folder_classification", "task.name=segmentation")
+    assert "has image classes only" in error
+    assert "--config.task.name=classification" in error
+
+
+def test_a_joint_task_needs_an_image_head(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    joint = dict(name="joint", mask_weight=1.0, image_weight=1.0)
+    error = refuse(
+        "folder_segmentation",
+        f"task={joint | dict(threshold='max_f1', min_recall=0.9)}",
+    )
+    assert "gives seg_logits" in error
+    assert "image_head=True" in error
+
+
+def test_all_mistakes_of_file_and_overrides_are_listed_at_once(refuse, tmp_path):
+    error = refuse(
+        "folder_segmentation",
+        "optim.learning_rat=0.1",
+        "train.epoch=3",
+        "model.norm=bach",
+        "data.channels=two",
+        "loss.dise={'weight': 1.0}",
+        "task.threshold",
+    )
+    for phrase in (
+        "config.optim.learning_rat: there is no such key; did you mean "
+        "optim.learning_rate?",
+        "config.train.epoch: there is no such key; did you mean train.epochs?",
+        "config.model.norm: expected",
+        "found 'bach'",
+        "config.data.channels: expected",
+        "config.task.threshold: expected --config.task.threshold=value",
+    ):
+        assert phrase in error
+
+
+def test_several_mistakes_in_the_config_file_are_listed_at_once(call, tmp_path):
+    text = (ROOT / "configs" / "folder_segmentation.py").read_text()
+    text = text.replace("batch_size=8", "batch_sise=8").replace("channels=3,", "")
+    path, workdir = tmp_path / "mine.py", tmp_path / "run"
+    path.write_text(text.replace("epochs=40", "epochs='many'"))
+    code, error = call("train", "--config", path, "--workdir", workdir)
+    assert_message(code, error)
+    assert "4 problem(s)" in error
+    for phrase in (
+        "config.train.batch_sise: there is no such key; did you mean batch_size?",
+        "config.train.batch_size is missing",
+        "config.data.channels is missing",
+        "config.train.epochs: expected int, found 'many'",
+    ):
+        assert phrase in error
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "phrase"),
+    [
+        ("missing.py", None, "no file"),
+        ("broken.py", "def get_config(:\n", "SyntaxError"),
+        ("import.py", "import no_such_package\n", "No module named"),
+        ("other.py", "x = 1\n", "has no attribute 'get_config'"),
+        ("dict.py", "def get_config():\n    return {}\n", "'to_dict'"),
+        ("config.json", '{"config": {}}', "config.json is none"),
+    ],
+)
+def test_a_config_file_that_is_none(call, tmp_path, name, text, phrase):
+    path, workdir = tmp_path / name, tmp_path / "run"
+    if text is not None:
+        path.write_text(text)
+    code, error = call("train", "--config", path, "--workdir", workdir)
+    assert_message(code, error)
+    assert phrase in error
+    assert str(path) in error
+    assert not workdir.exists()
+
+
+# Folders for what is written.
+
+
+def test_a_cache_folder_that_cannot_be(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    (tmp_path / "file").touch()
+    error = refuse("folder_segmentation", f"data.cache_dir={tmp_path / 'file'}")
+    assert "--config.data.cache_dir=" in error
+
+
+@pytest.fixture
+def stopped_run(call, tmp_path, monkeypatch):
+    """A run folder whose run was stopped before its first step."""
+
+    def stop(built, workdir):
+        raise loop.Interrupted("SIGTERM")
+
+    monkeypatch.setattr(loop, "train", stop)
+    root, workdir = pairs(tmp_path / "data"), tmp_path / "run"
+    code, error = call("train", *command("folder_segmentation", root, workdir))
+    assert code == 75, error
+    return root, workdir
+
+
+def tree_of(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_the_run_folder_of_another_config_or_other_data(call, stopped_run, tmp_path):
+    root, workdir = stopped_run
+    before = tree_of(workdir)
+    assert before.keys() == {".lock", "config.json", "split.csv"}
+
+    def again(*overrides, folder=root):
+        options = command("folder_segmentation", folder, workdir, *overrides)
+        return call("train", *options)
+
+    code, error = again("optim.learning_rate=0.01", "train.epochs=2")
+    assert_message(code, error)
+    assert "config.optim.learning_rate: 0.001 there, 0.01 now" in error
+    assert "config.train.epochs: 1 there, 2 now" in error
+    assert "--restart" in error
+
+    moved = tmp_path / "moved"
+    root.rename(moved)
+    assert again(folder=moved)[0] == 75  # the same data elsewhere may go on
+
+    write(moved / "masks" / "photo1_3.png", stripe(9))
+    code, error = again(folder=moved)
+    assert_message(code, error)
+    assert "data_hash: " in error
+
+    for part in ("images", "masks"):
+        (moved / part / "photo1_3.png").rename(moved / part / "new_3.png")
+    code, error = again(folder=moved)
+    assert_message(code, error)
+    assert "only in the dataset: new_3; only in the file: photo1_3" in error
+    assert tree_of(workdir) == before
+
+
+def test_restart_archives_the_other_run(call, stopped_run):
+    root, workdir = stopped_run
+    before = tree_of(workdir)
+    options = command("folder_segmentation", root, workdir, "seed=7")
+    assert call("train", *options)[0] == 2
+    assert call("train", *options, "--restart")[0] == 75
+    after = tree_of(workdir)
+    for name in ("config.json", "split.csv"):
+        assert after[f"001.archived/{name}"] == before[name]
+    assert after["config.json"] != before["config.json"]
+
+
+def test_a_folder_with_strangers(call, tmp_path):
+    root, workdir = pairs(tmp_path / "data"), tmp_path / "home"
+    write(workdir / "holiday.jpg", photo(0))
+    before = tree_of(workdir)
+    code, error = call("train", *command("folder_segmentation", root, workdir))
+    assert_message(code, error)
+    assert "holds holiday.jpg and no config.json" in error
+    assert {**before, ".lock": b""} == tree_of(workdir)
+
+
+@pytest.mark.parametrize("text", ['{"model_type": "bert"}', "not json", "[]"])
+def test_the_config_json_of_another_program(call, tmp_path, text):
+    root, workdir = pairs(tmp_path / "data"), tmp_path / "bert"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(text)
+    code, error = call("train", *command("folder_segmentation", root, workdir))
+    assert_message(code, error)
+    code, error = call("evaluate", "--workdir", workdir)
+    assert_message(code, error)
+    assert (workdir / "config.json").read_text() == text
+
+
+def test_a_run_folder_that_is_a_file(call, tmp_path):
+    root = pairs(tmp_path / "data")
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        code, error = call("train", *command("folder_segmentation", root, workdir))
+        assert_message(code, error)
+
+
+def test_evaluate_wants_a_run_with_a_finished_epoch(call, stopped_run, tmp_path):
+    code, error = call("evaluate", "--workdir", tmp_path / "no_run")
+    assert_message(code, error)
+    assert "the folder of a run" in error
+    assert not (tmp_path / "no_run").exists()
+    _, workdir = stopped_run
+    code, error = call("evaluate", "--workdir", workdir)
+    assert_message(code, error)
+    assert "a finished epoch" in error
+    code, error = call("evaluate", "--workdir", workdir, "--config.train.epoch=3")
+    assert_message(code, error)
+    assert "did you mean train.epochs?" in error
+
+
+# Skipping, and processes of their own.
+
+
+def test_skipped_images_are_listed_in_the_run_folder(call, tmp_path, monkeypatch):
+    def stop(built, workdir):
+        raise loop.Interrupted("SIGTERM")
+
+    monkeypatch.setattr(loop, "train", stop)
+    root, workdir = pairs(tmp_path / "data"), tmp_path / "run"
+    truncate(root / "images" / "photo1_3.png")
+    options = command("folder_segmentation", root, workdir, "data.on_corrupt=skip")
+    assert call("train", *options)[0] == 75
+    with (workdir / "skipped.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["id"] == "photo1_3"
+    assert f"{root / 'images' / 'photo1_3.png'} is cut short" in row["reason"]
+    assert len((workdir / "split.csv").read_text().splitlines()) == 1 + 23
+
+
+def test_building_an_experiment_leaves_broken_images_out(scripts, tmp_path):
+    root = pairs(tmp_path / "data")
+    truncate(root / "masks" / "photo1_3.png")
+    path = ROOT / "configs" / "folder_segmentation.py"
+    overrides = [f"data.dir={root}", *SEGMENTATION, *SMALL, "data.on_corrupt=skip"]
+    run = scripts["command_line"].load_config(path, overrides, experiment.SCHEMAS)
+    assert isinstance(run, config.Run)
+    built = experiment.build_experiment(run)
+    assert [name for name, _ in built.dataset.skipped] == ["photo1_3"]
+    assert "photo1_3" not in built.dataset.ids
+    assert len(built.dataset.ids) == len(built.split.parts) == 23
+
+
+def launch(*arguments):
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    script = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    return subprocess.run(
+        [*script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_two_processes_on_one_run_folder(tmp_path):
+    root, workdir = pairs(tmp_path / "data", 4), tmp_path / "run"
+    with files.exclusive(workdir / ".lock", wait=False):
+        done = launch(*command("folder_segmentation", root, workdir))
+    assert_message(done.returncode, done.stderr)
+    assert "another process is working in it" in done.stderr
+    assert [path.name for path in workdir.iterdir()] == [".lock"]
+
+
+def test_a_process_of_its_own_ends_with_2_and_a_message(tmp_path):
+    options = command("folder_segmentation", tmp_path / "data", tmp_path / "run")
+    done = launch(*options)
+    assert_message(done.returncode, done.stderr)
+    assert "does not exist" in done.stderr
+    assert not (tmp_path / "run").exists()

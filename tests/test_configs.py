@@ -1,0 +1,72 @@
+"""Every shipped config builds on data of its layout and traces a step at full size."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxseg import config, experiment
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+LAYOUTS = {
+    "sdnet": "sdnet2018",
+    "sdnet_small": "sdnet2018",
+    "folder_segmentation": "folder_segmentation",
+    "folder_classification": "folder_classification",
+}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Renders one set per layout, once."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def render(layout):
+        out = folder / layout
+        if not out.is_dir():
+            script = [sys.executable, str(ROOT / "scripts" / "make_synthetic.py")]
+            options = ["--layout", layout, "--out", str(out), "--num", "24"]
+            subprocess.run([*script, *options], check=True, capture_output=True)
+        return out
+
+    return render
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_path):
+    tree = load(path)
+    if path.stem in LAYOUTS:
+        tree["data"]["dir"] = str(data_dir(LAYOUTS[path.stem]))
+    else:
+        tree["data"] |= dict(dir=str(tmp_path), num_photos=24)
+    tree["train"]["precision"] = "float32"
+    run = config.parse(tree, experiment.SCHEMAS)
+    built = experiment.build_experiment(run)
+    state = jax.eval_shape(built.init)
+    batch = experiment.abstract_batch(built)
+    new_state, logs = jax.eval_shape(built.train_step, state, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert logs["loss"].shape == ()
+    assert set(built.task.headline) <= set(experiment.metric_names(built))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_short_and_names_its_command(path):
+    text = path.read_text()
+    assert f"--config configs/{path.name}" in text
+    body = text.split('"""', 2)[2]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 80
+    assert "import" not in body.replace("from ml_collections import ConfigDict", "")

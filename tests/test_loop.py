@@ -1,0 +1,327 @@
+"""The loop as a whole: resume after kill -9, early stop, what is never the best."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxseg import backend, config, experiment, loop, run
+from jaxseg.checkpoints import Checkpoints
+from jaxseg.errors import InputError
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+TIMED = {"images_per_second", "input_wait"}
+
+
+def tree(folder, **train):
+    """A config that trains a tiny joint network in seconds, with every switch on."""
+    return dict(
+        seed=3,
+        task=dict(
+            name="joint",
+            mask_weight=1.0,
+            image_weight=0.5,
+            threshold="max_f1",
+            min_recall=0.9,
+        ),
+        model=dict(
+            name="unet",
+            widths=(4, 8),
+            norm="batch",
+            bn_group=4,
+            activation="relu",
+            dropout=(0.1, 0.1),
+            decoder="transpose",
+            head_kernel=1,
+            image_head=True,
+        ),
+        data=dict(
+            name="synthetic",
+            dir=str(folder / "data"),
+            num_photos=12,
+            seed=1,
+            image_size=(32, 32),
+            channels=3,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+            split="grouped",
+            split_seed=0,
+            val_fraction=0.25,
+            test_fraction=0.25,
+            sampling="balanced",
+            cache="host",
+            cache_dir=str(folder / "cache"),
+            augment=dict(hflip=0.5, vflip=0.5, transpose=0.5),
+        ),
+        loss=dict(
+            bce=dict(weight=1.0, pos_weight=2.0), dice=dict(weight=1.0, smooth=1.0)
+        ),
+        optim=dict(
+            name="adamw",
+            learning_rate=1e-2,
+            schedule="cosine",
+            plateau=dict(
+                factor=0.5,
+                patience=1,
+                min_delta=1e-4,
+                cooldown=1,
+                min_learning_rate=1e-5,
+            ),
+            warmup_epochs=1.0,
+            momentum=0.0,
+            weight_decay=1e-2,
+            clip_norm=1.0,
+        ),
+        train=dict(
+            batch_size=8,
+            epochs=4,
+            early_stop=None,
+            precision="float32",
+            monitor="loss",
+            accumulate=2,
+            ema_decay=0.9,
+        )
+        | train,
+    )
+
+
+def parse(record):
+    return config.parse(record, experiment.SCHEMAS)
+
+
+def launch(folder, workdir, *, epochs=4):
+    """The training command in a process of its own, on one CPU device."""
+    config_file = folder / "config.py"
+    record = tree(folder, epochs=epochs)
+    config_file.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict({record!r})\n"
+    )
+    command = [sys.executable, str(SCRIPTS / "train.py")]
+    # Without oneDNN calls compiled programs can be kept, and are: see `backend`.
+    flags = "--xla_cpu_experimental_onednn_custom_call=false"
+    flags = flags if backend.has_jaxlib(0, 12) else ""
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [*command, "--config", str(config_file), "--workdir", str(workdir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def read_rows(workdir):
+    with (workdir / "metrics.csv").open(newline="") as file:
+        return [
+            {name: cell for name, cell in row.items() if name not in TIMED}
+            for row in csv.DictReader(file)
+        ]
+
+
+def wait_for(folder, pattern):
+    """Until a path appears, at most two minutes."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline, f"no {pattern} in {folder}"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    process = launch(folder, folder / "run")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return folder
+
+
+def same_checkpoint(built, one, other, which):
+    states = []
+    for workdir in (one, other):
+        checkpoints = Checkpoints(workdir / "checkpoints")
+        step = getattr(checkpoints, which)
+        state, progress = checkpoints.restore(step, loop.abstract_of(built))
+        checkpoints.close()
+        for row in progress["history"]:
+            for name in TIMED:
+                row.pop(name)
+        states.append((step, state, progress))
+    (step_a, state_a, progress_a), (step_b, state_b, progress_b) = states
+    assert step_a == step_b
+    assert progress_a == progress_b
+    for a, b in zip(jax.tree.leaves(state_a), jax.tree.leaves(state_b), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_killed_run_goes_on_bit_by_bit(uninterrupted, tmp_path):
+    whole, broken = uninterrupted / "run", tmp_path / "run"
+    (tmp_path / "data").symlink_to(uninterrupted / "data")
+    (tmp_path / "cache").symlink_to(uninterrupted / "cache")
+    steps = json.loads((whole / "config.json").read_text())["steps_per_epoch"]
+    process = launch(tmp_path, broken)
+    wait_for(broken, f"checkpoints/step_{2 * steps}/commit_success.txt")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (broken / "model").exists(), "killed too late to prove anything"
+    process = launch(tmp_path, broken)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "goes on from step" in output
+
+    assert read_rows(broken) == read_rows(whole)
+    weights_a = load_file(whole / "model" / "model.safetensors")
+    weights_b = load_file(broken / "model" / "model.safetensors")
+    assert weights_a.keys() == weights_b.keys()
+    for name, values in weights_a.items():
+        np.testing.assert_array_equal(values, weights_b[name], err_msg=name)
+    results = [(w / "test" / "results.csv").read_bytes() for w in (whole, broken)]
+    assert results[0] == results[1]
+    record = tree(tmp_path, batch_size=8)
+    built = experiment.build_experiment(parse(record), whole / "split.csv")
+    same_checkpoint(built, whole, broken, "latest")
+    same_checkpoint(built, whole, broken, "best")
+
+
+def test_a_signal_saves_in_the_middle_of_an_epoch_and_ends_with_75(
+    uninterrupted, tmp_path
+):
+    (tmp_path / "data").symlink_to(uninterrupted / "data")
+    (tmp_path / "cache").symlink_to(uninterrupted / "cache")
+    process = launch(tmp_path, tmp_path / "run")
+    wait_for(tmp_path, "run/checkpoints/step_*/commit_success.txt")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output
+    process = launch(tmp_path, tmp_path / "run")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert read_rows(tmp_path / "run") == read_rows(uninterrupted / "run")
+
+
+def test_running_a_finished_run_again_changes_no_result(uninterrupted):
+    workdir = uninterrupted / "run"
+    before = (workdir / "test" / "results.csv").read_bytes(), read_rows(workdir)
+    process = launch(uninterrupted, workdir)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert (
+        (workdir / "test" / "results.csv").read_bytes(),
+        read_rows(workdir),
+    ) == before
+
+
+def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
+    workdir = uninterrupted / "run"
+    found = {p.relative_to(workdir).as_posix() for p in workdir.rglob("*")}
+    assert {
+        "config.json",
+        "split.csv",
+        "metrics.csv",
+        "test/results.csv",
+        "test/metrics.json",
+        "test/losses.png",
+        "test/confusion.png",
+        "test/precision_recall_pixel.png",
+        "model/model.safetensors",
+        "model/model.json",
+    } <= found
+    rows = read_rows(workdir)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    described = json.loads((workdir / "model" / "model.json").read_text())
+    assert described["best_epoch"] == int(best["epoch"])
+    assert set(described["thresholds"]) == {"mask", "image"}
+    metrics = json.loads((workdir / "test" / "metrics.json").read_text())
+    assert metrics["mask_threshold"] == described["thresholds"]["mask"]["value"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run that in-process tests change the loss or the metrics of."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return folder, tree(folder, ema_decay=None, accumulate=1, batch_size=8)
+
+
+def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
+    tiny, tmp_path, monkeypatch
+):
+    folder, record = tiny
+    record = record | dict(train=record["train"] | dict(epochs=6, early_stop=2))
+    values = iter([0.9, float("nan"), 0.4, 0.5, float("nan"), 0.1])
+    validate = loop._Training._validate
+
+    def scripted(self):
+        return validate(self) | {"loss": next(values)}
+
+    monkeypatch.setattr(loop._Training, "_validate", scripted)
+    built = experiment.build_experiment(parse(record))
+    loop.train(built, tmp_path)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 5  # best 0.4, then two worse
+    _, progress = loop.restore_best(built, tmp_path)
+    assert (progress.best, progress.best_epoch) == (0.4, 3)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images(tiny, tmp_path, capsys):
+    folder, record = tiny
+    record = record | dict(
+        optim=record["optim"]
+        | dict(name="sgd", learning_rate=1e30, clip_norm=None, warmup_epochs=0.0)
+    )
+    built = experiment.build_experiment(parse(record))
+    with pytest.raises(InputError) as caught:
+        loop.train(built, tmp_path)
+    assert "a finite loss" in str(caught.value)
+    assert "learning_rate" in caught.value.fix
+    assert any(name in caught.value.found for name in built.dataset.ids)
+    del folder, capsys
+
+
+def test_the_step_is_traced_once_and_touches_no_host_memory(
+    tiny, tmp_path, monkeypatch
+):
+    folder, record = tiny
+    record = record | dict(train=record["train"] | dict(epochs=2))
+    built = experiment.build_experiment(parse(record))
+    traces = []
+    task_loss = type(built.task).loss
+
+    def counted(self, outputs, batch):
+        if "valid" in batch and self is built.task:
+            traces.append(batch["image"].shape)
+        return task_loss(self, outputs, batch)
+
+    monkeypatch.setattr(type(built.task), "loss", counted)
+    levels = []
+    original = jax.transfer_guard
+
+    def recorded(level):
+        levels.append(level)
+        return original(level)
+
+    monkeypatch.setattr(jax, "transfer_guard", recorded)
+    loop.train(built, tmp_path)
+    # One trace for the train step and one for the evaluation step.
+    assert len(traces) == 2
+    assert levels == ["disallow", "disallow"]
+    del folder
+
+
+def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):
+    workdir = uninterrupted / "run"
+    before = json.loads((workdir / "test" / "metrics.json").read_text())
+    record = tree(uninterrupted)
+    summary = run.evaluate(parse(record), workdir, "test")
+    for name, value in before.items():
+        assert summary[name] == pytest.approx(value, rel=1e-4), name

@@ -1,0 +1,204 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxseg import ops
+
+NONE = ((0, 0), (0, 0))
+ONE = ((1, 1), (1, 1))
+
+# (height, width), kernel, stride, padding
+CONVOLUTIONS = [
+    ((7, 9), 3, 1, ONE),
+    ((7, 9), 3, 1, NONE),
+    ((8, 5), 3, 1, ((0, 2), (2, 1))),
+    ((6, 7), 2, 1, ((0, 1), (0, 1))),
+    ((9, 8), 5, 1, ((2, 2), (2, 2))),
+    ((9, 7), 7, 1, ((3, 3), (3, 3))),
+    ((5, 6), 1, 1, NONE),
+    ((7, 6), 1, 2, NONE),
+    ((5, 5), 1, 1, ONE),
+    ((9, 8), 3, 2, ONE),
+    ((8, 8), 3, 2, ((0, 1), (0, 1))),
+    ((11, 9), 2, 2, NONE),
+    ((13, 12), 7, 2, ((3, 3), (3, 3))),
+    ((10, 11), 3, 3, ONE),
+    ((11, 13), 5, 3, ((2, 1), (0, 3))),
+    ((9, 11), 2, 3, NONE),
+]
+
+
+def numbers(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def plain_conv(image, kernel, stride, padding):
+    return lax.conv_general_dilated(
+        image,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def with_gradients(function, *inputs):
+    """(value, gradients of a weighted sum of it for each input)."""
+    value, pull_back = jax.vjp(function, *inputs)
+    weights = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+    return value, *pull_back(weights.astype(value.dtype))
+
+
+def assert_equal(ours, plain, inputs, tolerance):
+    """Values and gradients, compiled; each relative to its largest number."""
+    compiled = jax.jit(
+        lambda *inputs: (with_gradients(ours, *inputs), with_gradients(plain, *inputs))
+    )
+    for found, wanted in zip(*compiled(*inputs), strict=True):
+        assert found.dtype == wanted.dtype
+        found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale)
+
+
+def conv_case(size, side, dtype):
+    image = jnp.asarray(numbers(2, *size, 3), dtype)
+    return image, jnp.asarray(numbers(side, side, 3, 4, seed=1), dtype)
+
+
+@pytest.mark.parametrize(("size", "side", "stride", "padding"), CONVOLUTIONS)
+def test_conv_equals_the_plain_form(size, side, stride, padding):
+    assert_equal(
+        functools.partial(ops.conv, stride=stride, padding=padding),
+        functools.partial(plain_conv, stride=stride, padding=padding),
+        conv_case(size, side, jnp.float32),
+        tolerance=2e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "stride", "padding"),
+    [CONVOLUTIONS[0], CONVOLUTIONS[6], CONVOLUTIONS[9], CONVOLUTIONS[12]],
+)
+def test_conv_equals_the_plain_form_in_bfloat16(size, side, stride, padding):
+    assert_equal(
+        functools.partial(ops.conv, stride=stride, padding=padding),
+        functools.partial(plain_conv, stride=stride, padding=padding),
+        conv_case(size, side, jnp.bfloat16),
+        tolerance=2e-2,  # 8 bits of mantissa, summed in another order
+    )
+
+
+def test_conv_by_a_plain_loop():
+    image, kernel = numbers(1, 5, 4, 2), numbers(3, 3, 2, 3, seed=1)
+    padded = np.pad(image, ((0, 0), (1, 0), (0, 2), (0, 0)))  # top 1, right 2
+    wanted = np.zeros((1, 2, 2, 3))
+    for y in range(2):
+        for x in range(2):
+            window = padded[0, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
+            wanted[0, y, x] = np.einsum("ijc,ijcd->d", window, kernel)
+    found = ops.conv(image, kernel, stride=2, padding=((1, 0), (0, 2)))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_inside_a_scan_equals_the_plain_form(stride):
+    images = jnp.asarray(numbers(3, 2, 6, 6, 2))
+    kernel = jnp.asarray(numbers(3, 3, 2, 2, seed=1))
+
+    def in_scan(conv):
+        def total(images, kernel):
+            def add(sum_, image):
+                return sum_ + conv(image, kernel, stride=stride, padding=ONE), None
+
+            size = 6 // stride
+            return lax.scan(add, jnp.zeros((2, size, size, 2)), images)[0]
+
+        return total
+
+    assert_equal(in_scan(ops.conv), in_scan(plain_conv), (images, kernel), 2e-6)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5])
+def test_same_padding_keeps_the_size_and_pads_even_kernels_after(side):
+    (top, bottom), (left, right) = ops.same_padding(side)
+    assert top + bottom == left + right == side - 1
+    assert bottom - top == right - left == (side + 1) % 2
+
+
+def plain_max_pool(image, window, stride, padding=0):
+    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(
+        image, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), border
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [
+        ((6, 8), 2, 2, 0),
+        ((7, 9), 2, 2, 0),
+        ((8, 8), 3, 2, 1),
+        ((7, 6), 3, 2, 1),
+        ((10, 8), 3, 3, 0),
+        ((5, 6), 2, 1, 0),
+    ],
+)
+def test_max_pool_equals_the_plain_form(size, window, stride, padding):
+    shape = (2, *size, 3)
+    order = np.random.default_rng(0).permutation(np.prod(shape))  # no two are equal
+    image = jnp.asarray(order.reshape(shape) - 100.0, jnp.float32)
+    assert_equal(
+        lambda image: ops.max_pool(image, window, stride, padding),
+        lambda image: plain_max_pool(image, window, stride, padding),
+        (image,),
+        tolerance=1e-6,
+    )
+
+
+def test_max_pool_never_chooses_the_padding():
+    image = np.full((1, 4, 4, 1), -1e30, np.float32)
+    assert (ops.max_pool(image, 3, 2, padding=1) == -1e30).all()
+
+
+def test_tied_maxima_share_the_gradient():
+    grad = jax.grad(lambda image: ops.max_pool(image, 2, 2).sum())
+    same = grad(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(same[0, :, :, 0], np.full((2, 2), 0.25))
+    pair = grad(jnp.array([[3.0, 3.0], [1.0, 2.0]]).reshape(1, 2, 2, 1))
+    np.testing.assert_array_equal(pair[0, :, :, 0], [[0.5, 0.5], [0.0, 0.0]])
+
+
+def test_conv_transpose_by_a_plain_loop():
+    image, kernel = numbers(2, 3, 2, 4), numbers(2, 2, 4, 3, seed=1)
+    wanted = np.zeros((2, 6, 4, 3))
+    for y, x, i, j in np.ndindex(3, 2, 2, 2):
+        wanted[:, 2 * y + i, 2 * x + j] = image[:, y, x] @ kernel[i, j]
+    found = ops.conv_transpose_2x2(image, kernel)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_conv_transpose_equals_the_plain_form():
+    def plain(image, kernel):  # lax counts the taps of a transpose from the far end
+        return lax.conv_transpose(image, kernel[::-1, ::-1], (2, 2), "VALID")
+
+    inputs = jnp.asarray(numbers(2, 5, 3, 4)), jnp.asarray(numbers(2, 2, 4, 3, seed=1))
+    assert_equal(ops.conv_transpose_2x2, plain, inputs, tolerance=2e-6)
+
+
+def test_upsample_nearest_repeats_pixels():
+    image = numbers(2, 3, 4, 2)
+    np.testing.assert_array_equal(
+        ops.upsample_nearest(image), image.repeat(2, axis=1).repeat(2, axis=2)
+    )
+
+
+def test_the_gradient_of_upsample_nearest_adds_four_pixels():
+    grad = jax.grad(lambda image: (ops.upsample_nearest(image) * weights).sum())
+    weights = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    found = grad(jnp.zeros((1, 2, 2, 1)))
+    np.testing.assert_array_equal(found[0, :, :, 0], [[10, 18], [42, 50]])
