@@ -186,8 +186,10 @@ def override(tree: dict[str, Any], key: str, value: Any) -> str | None:
         node = node[name]
     if last not in node and last not in _optional_keys(path):
         return f"{known}: there is no such key{nearest(key, _all_keys(tree))}"
-    if isinstance(value, int) and type(node.get(last)) is float:
+    if type(value) is int and type(node.get(last)) is float:
         value = float(value)
+    if type(value) in (int, float) and isinstance(node.get(last), str):
+        value = str(value)  # --config.data.dir=2024
     node[last] = value
     return None
 
@@ -232,14 +234,14 @@ def _losses(group: dict, choices: Mapping[str, Callable], problems) -> dict[str,
 
 
 def _data(group: dict, schemas: Schemas, problems: list[str]) -> Data:
-    own = {f.name for f in dataclasses.fields(Data)} - {"source"}
-    unknown = {k: group.pop(k) for k in list(group) if k not in own and k != "name"}
-    source = _spec(
-        "config.data",
-        {"name": group.pop("name", None), **unknown},
-        schemas.datasets,
-        problems,
-    )
+    own = [f.name for f in dataclasses.fields(Data) if f.name != "source"]
+    others = {k: group.pop(k) for k in list(group) if k not in own}
+    name = others.get("name")
+    if isinstance(name, str) and name in schemas.datasets:
+        known = ["name", *own, *keys_of(schemas.datasets[name])]
+        _compare_keys("config.data", others, known, (), problems)
+        others = {k: value for k, value in others.items() if k in known}
+    source = _spec("config.data", others, schemas.datasets, problems)
     augment = group.get("augment")
     if isinstance(augment, Mapping):
         hints = keys_of(schemas.augment)

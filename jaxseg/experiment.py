@@ -149,7 +149,12 @@ def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
             use_ema=run.train.ema_decay is not None,
         )
 
-    return jax.jit(init, out_shardings=parallel.replicated(mesh))
+    # XLA:CPU spends a second per kernel shape on optimising the random generator.
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return jax.jit(
+        init, out_shardings=parallel.replicated(mesh), compiler_options=options
+    )
 
 
 def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Callable:

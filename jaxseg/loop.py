@@ -27,7 +27,6 @@ from jaxseg.progress import console, track
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer
 
-
 STEPS_AHEAD = 2
 """Steps that the host may be ahead of the device."""
 

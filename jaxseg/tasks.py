@@ -134,7 +134,8 @@ class Classification:
         probs = counts["image_probs"]
         if "image" not in thresholds:
             return probs.argmax(1)
-        return (probs[:, 0] >= thresholds["image"].value).astype(np.int64)
+        scores = probs[:, 0].astype(np.float64)  # as `metrics.image_summary` compares
+        return (scores >= thresholds["image"].value).astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

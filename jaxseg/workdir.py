@@ -106,19 +106,23 @@ def read_record(workdir: Path) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, device and commit that a result depends on."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "python": platform.python_version(),
         "versions": versions,
         "device": device(),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """Of the checkout that this code is; '' for an installed package."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
 
 
 def device() -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 import benchmark_step
 import command_line
 import numpy as np
+from make_synthetic import at_least
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +35,7 @@ from jaxseg.errors import InputError
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK_SECONDS, MIN_STEPS = 1.0, 3
-COLUMNS = ("measured", "seconds", "images/s", "first is faster by")
+COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
 METHODS = {
     "step": "One training step, the uint8 batch already on the device: random "
     "left-right flips, normalisation, forward, binary cross-entropy, backward, Adam "
@@ -106,8 +107,9 @@ def step(options: argparse.Namespace) -> dict:
         if options.against:
             plain = benchmark_step.Ours(model, batch, "float32", hflip=0.0)
             python, weights = options.torch_python, plain.weights()
-            twin = benchmark_step.Twin(python, model, weights, batch)
-            stack.callback(twin.close)
+            twin = stack.enter_context(
+                benchmark_step.open_twin(python, model, weights, batch)
+            )
             extra = _compare(plain, twin, options.trace) | {"versions": twin.versions}
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
             del plain
@@ -212,6 +214,8 @@ def _report_lines(record: dict) -> list[str]:
         versions,
         f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
     ]
+    if "blocks" in record:
+        facts.append(f"{len(next(iter(record['blocks'].values())))} blocks of each")
     if "compile_seconds" in record:
         facts.append(f"compiled in {record['compile_seconds']:.1f} s")
     table = [COLUMNS, ("---",) * len(COLUMNS), *make_rows(record)]
@@ -249,8 +253,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = add_command("step", "a training step, alone or against PyTorch", step)
     train.add_argument("--model", choices=benchmark_step.NETWORKS, default="unet")
-    train.add_argument("--batch", type=int, default=8, help="images (default: 8)")
-    train.add_argument("--size", type=int, default=128, help="pixels (default: 128)")
+    train.add_argument(
+        "--batch", type=at_least(1), default=8, help="images (default: 8)"
+    )
+    train.add_argument(
+        "--size", type=at_least(1), default=128, help="pixels (default: 128)"
+    )
     train.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
@@ -265,17 +273,24 @@ def make_parser() -> argparse.ArgumentParser:
         help="a Python that has torch (default: this one)",
     )
     train.add_argument(
-        "--trace", type=int, default=5, help="losses to compare first (default: 5)"
+        "--trace",
+        type=at_least(1),
+        default=5,
+        help="losses to compare first (default: 5)",
     )
     images = add_command("input", "images per second on one core", read_input)
-    images.add_argument("--size", type=int, default=256, help="pixels (default: 256)")
-    images.add_argument("--batch", type=int, default=64, help="images (default: 64)")
+    images.add_argument(
+        "--size", type=at_least(1), default=256, help="pixels (default: 256)"
+    )
+    images.add_argument(
+        "--batch", type=at_least(1), default=64, help="images (default: 64)"
+    )
     run = add_command("start", "imports and the time to the first step", start)
     command_line.add_config_argument(run)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
     for command in (train, images):
         command.add_argument(
-            "--pairs", type=int, default=9, help="blocks of each (default: 9)"
+            "--pairs", type=at_least(1), default=9, help="blocks of each (default: 9)"
         )
     for command in (train, images, run):
         command.add_argument(
@@ -296,7 +311,7 @@ def main(arguments: list[str]) -> None:
     options.overrides, load = overrides, os.getloadavg()[0]
     result = options.run(options)
     machine = describe_machine(result.pop("versions", {}), load)
-    command = " ".join([options.kind, *_settings(options), *overrides])
+    command = " ".join([options.kind, *settings(options), *overrides])
     record = {"kind": options.kind, "command": command, "machine": machine} | result
     table = Table(*COLUMNS, title=record["what"])
     for row in make_rows(record):
@@ -308,9 +323,9 @@ def main(arguments: list[str]) -> None:
             print(json.dumps(record), file=file)
 
 
-def _settings(options: argparse.Namespace) -> list[str]:
+def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
-    names = ("model", "batch", "size", "precision", "against", "config", "pairs")
+    names = ("model", "batch", "size", "precision", "against", "config")
     given = {name: value for name, value in vars(options).items() if name in names}
     return [f"--{name} {value}" for name, value in given.items() if value is not None]
 

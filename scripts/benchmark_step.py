@@ -3,11 +3,13 @@
 Both are contestants: `run(steps)` gives the seconds of all those steps together.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +18,9 @@ import numpy as np
 from jaxseg.errors import InputError
 
 TWIN = Path(__file__).with_name("torch_twin.py")
-# Of two losses, relative. The first says that the forward passes are the same. Then Adam
-# turns the rounding of tiny gradients into whole steps: float32 parts from float64 by
-# 1e-3 within five steps, and so does PyTorch with one thread from PyTorch with two.
+# Of two losses, relative. The first says that the forward passes are the same. Then
+# Adam turns the rounding of tiny gradients into whole steps: float32 parts from float64
+# by 1e-3 within five steps, and PyTorch with one thread from PyTorch with two as well.
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 5e-3
 UNET = dict(
     widths=(32, 64, 128, 256, 512),
@@ -141,6 +143,67 @@ class Ours:
         return logs
 
 
+class Twin:
+    """The other side of torch_twin.py; that process idles while it is not asked."""
+
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+        ready = self._answer()
+        self.rungs, self.versions = ready["rungs"], ready["versions"]
+
+    def trace(self, steps: int) -> list[float]:
+        """Losses of the first steps."""
+        return self._ask({"trace": steps})["losses"]
+
+    def run(self, rung: str, steps: int) -> float:
+        """Seconds of all steps together."""
+        return self._ask({"run": steps, "rung": rung})["seconds"]
+
+    def _ask(self, request: dict) -> dict:
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            python, code = self._process.args[0], self._process.wait()
+            raise _no_torch(f"{python} ended with {code}; its words are above")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def open_twin(python: str, model: str, weights: dict, batch: dict) -> Iterator[Twin]:
+    """The twin with those weights; its process ends with the block.
+
+    Raises:
+      InputError: jax does not run on a CPU, or that Python has no torch.
+    """
+    _require_cpu()
+    threads = str(len(os.sched_getaffinity(0)))
+    # Threads that spin while they wait would slow the other side down.
+    quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "weights.npz", **weights)
+        np.savez(Path(folder) / "batch.npz", **batch)
+        try:
+            process = subprocess.Popen(
+                [python, str(TWIN), model, folder, "--threads", threads],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | quiet,
+            )
+        except OSError as error:
+            raise _no_torch(f"{python}: {error.strerror}") from None
+        with process:
+            yield Twin(process)
+
+
+def _no_torch(found: str) -> InputError:
+    fix = "--torch-python PATH/bin/python of an environment with them"
+    return InputError("a Python with torch and numpy", found, fix)
+
+
 def _require_cpu() -> None:
     import jax
 
@@ -150,60 +213,3 @@ def _require_cpu() -> None:
             f"jax runs on {jax.default_backend()}",
             "JAX_PLATFORMS=cpu before the command, or no --against",
         )
-
-
-class Twin:
-    """The child process of torch_twin.py; it idles while it is not asked.
-
-    Raises:
-      InputError: jax does not run on a CPU, or that Python has no torch.
-    """
-
-    def __init__(self, python: str, model: str, weights: dict, batch: dict):
-        _require_cpu()
-        self._folder = tempfile.TemporaryDirectory()
-        np.savez(Path(self._folder.name) / "weights.npz", **weights)
-        np.savez(Path(self._folder.name) / "batch.npz", **batch)
-        threads = str(len(os.sched_getaffinity(0)))
-        script = [str(TWIN), model, self._folder.name]
-        self._python = python
-        # Threads that spin while they wait would slow the other side down.
-        quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
-        try:
-            self._process = subprocess.Popen(
-                [python, *script, "--threads", threads],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | quiet,
-            )
-        except OSError as error:
-            raise self._no_torch(str(error)) from None
-        ready = self._answer()
-        self.rungs, self.versions = ready["rungs"], ready["versions"]
-
-    def trace(self, steps: int) -> list[float]:
-        return self._ask({"trace": steps})["losses"]
-
-    def run(self, rung: str, steps: int) -> float:
-        return self._ask({"run": steps, "rung": rung})["seconds"]
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-        self._folder.cleanup()
-
-    def _ask(self, request: dict) -> dict:
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._no_torch(f"exit code {self._process.wait()}, see above")
-        return json.loads(line)
-
-    def _no_torch(self, found: str) -> InputError:
-        fix = "--torch-python PATH/bin/python of an environment with them"
-        found = f"{self._python}: {found}"
-        return InputError("a Python with torch and numpy", found, fix)

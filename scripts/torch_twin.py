@@ -139,13 +139,12 @@ def build_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:
     """
     network = ResNet18() if model == "resnet18" else UNet(_widths(weights))
     ported = {_torch_name(name): _torch_layout(name, w) for name, w in weights.items()}
-    parameters = dict(network.named_parameters())
-    if ported.keys() != parameters.keys():
-        alone = sorted(ported.keys() ^ parameters.keys())
+    names = {name for name, _ in network.named_parameters()}
+    if ported.keys() != names:
+        alone = sorted(ported.keys() ^ names)
         raise ValueError(f"weights on one side only: {', '.join(alone)}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.from_numpy(ported[name].copy()))
+    tensors = {name: torch.from_numpy(w.copy()) for name, w in ported.items()}
+    network.load_state_dict(tensors, strict=False)  # running statistics stay new
     return network.to(memory_format=torch.channels_last).train()
 
 

@@ -108,8 +108,9 @@ def launch(folder, workdir, *, epochs=4):
     )
     command = [sys.executable, str(SCRIPTS / "train.py")]
     # Without oneDNN calls compiled programs can be kept, and are: see `backend`.
-    flags = "--xla_cpu_experimental_onednn_custom_call=false"
-    flags = flags if backend.has_jaxlib(0, 12) else ""
+    flags = "--xla_backend_optimization_level=0"
+    if backend.has_jaxlib(0, 12):
+        flags += " --xla_cpu_experimental_onednn_custom_call=false"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [*command, "--config", str(config_file), "--workdir", str(workdir)],
@@ -256,7 +257,7 @@ def tiny(tmp_path_factory):
 def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
     tiny, tmp_path, monkeypatch
 ):
-    folder, record = tiny
+    _, record = tiny
     record = record | dict(train=record["train"] | dict(epochs=6, early_stop=2))
     values = iter([0.9, float("nan"), 0.4, 0.5, float("nan"), 0.1])
     validate = loop._Training._validate
@@ -273,8 +274,8 @@ def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
     assert (progress.best, progress.best_epoch) == (0.4, 3)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_images(tiny, tmp_path, capsys):
-    folder, record = tiny
+def test_a_loss_that_is_not_finite_names_step_and_images(tiny, tmp_path):
+    _, record = tiny
     record = record | dict(
         optim=record["optim"]
         | dict(name="sgd", learning_rate=1e30, clip_norm=None, warmup_epochs=0.0)
@@ -285,13 +286,12 @@ def test_a_loss_that_is_not_finite_names_step_and_images(tiny, tmp_path, capsys)
     assert "a finite loss" in str(caught.value)
     assert "learning_rate" in caught.value.fix
     assert any(name in caught.value.found for name in built.dataset.ids)
-    del folder, capsys
 
 
 def test_the_step_is_traced_once_and_touches_no_host_memory(
     tiny, tmp_path, monkeypatch
 ):
-    folder, record = tiny
+    _, record = tiny
     record = record | dict(train=record["train"] | dict(epochs=2))
     built = experiment.build_experiment(parse(record))
     traces = []
@@ -315,7 +315,6 @@ def test_the_step_is_traced_once_and_touches_no_host_memory(
     # One trace for the train step and one for the evaluation step.
     assert len(traces) == 2
     assert levels == ["disallow", "disallow"]
-    del folder
 
 
 def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):

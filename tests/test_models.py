@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 from jaxseg import parallel
 from jaxseg.errors import InputError
 from jaxseg.models import MODELS, layers, resnet, simple_cnn, unet
-from jaxseg.models.resnet import BLOCKS, ResNetEncoder
+from jaxseg.models.resnet import BLOCKS, BasicBlock, ResNetEncoder
 from jaxseg.models.unet import DoubleConv
 
 
@@ -138,6 +138,18 @@ def test_the_features_of_a_resnet_halve_and_widen():
     assert [feature.shape[3] for feature in features] == [64, 64, 128, 256, 512]
 
 
+def test_a_block_whose_last_norm_is_silent_passes_its_input_on():
+    block = BasicBlock(4, 1, None, jnp.float32)
+    variables = random_variables(block, size=(6, 5), channels=4)
+    norm = variables["params"]["layer_2"]["norm"]
+    norm.update(scale=np.zeros(4, np.float32), bias=np.zeros(4, np.float32))
+    stats = variables["batch_stats"]["layer_2"]["norm"]
+    stats.update(mean=np.zeros(4, np.float32))
+    image = pictures(2, 6, 5, 4)
+    found = jax.jit(functools.partial(block.apply, train=False))(variables, image)
+    np.testing.assert_allclose(found, np.maximum(image, 0), rtol=0, atol=1e-6)
+
+
 def test_every_skip_reaches_the_output():
     widths = (2, 3, 4)
     model = unet_of(widths, activation="linear")
@@ -149,11 +161,21 @@ def test_every_skip_reaches_the_output():
     def gradient(params):
         return (model.apply({"params": params}, image, train=False)["seg_logits"]).sum()
 
-    grads = gradient(variables["params"])
+    params = variables["params"]
+    grads = gradient(params)
     for level, width in enumerate(widths[:-1]):
-        kernel = np.abs(grads[f"decoder_{level}"]["Conv_0"]["kernel"])  # [3, 3, 2w, w]
-        assert kernel.shape[2] == 2 * width
-        assert (kernel.sum(axis=(0, 1, 3)) > 0).all()  # skip and upsampled, all
+        channels = kernel_use(grads, level)
+        assert len(channels) == 2 * width
+        assert (channels > 0).all()
+    silent = jax.tree.map(np.zeros_like, params["up_0"])  # what comes from below is 0
+    channels = kernel_use(gradient({**params, "up_0": silent}), level=0)
+    assert (channels[: widths[0]] > 0).all()  # the skip comes first
+    assert (channels[widths[0] :] == 0).all()
+
+
+def kernel_use(grads, level):
+    """How much each input channel of a decoder block matters."""
+    return np.abs(grads[f"decoder_{level}"]["Conv_0"]["kernel"]).sum(axis=(0, 1, 3))
 
 
 def test_only_a_linear_network_adds_up():

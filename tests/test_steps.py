@@ -379,7 +379,9 @@ def test_a_batch_that_devices_cannot_share_is_refused():
     assert parallel.make_mesh(16).shape == {"data": 8}
 
 
-COLLECTIVES = r" (all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter)[-a-z]*\("
+COLLECTIVES = (
+    r" (all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter)[-a-z]*\("
+)
 
 
 def collectives(model, batch):
@@ -398,6 +400,7 @@ def test_norms_whose_groups_fit_on_a_device_cost_no_collective():
     assert collectives(fitting, blobs()) == {"all-reduce": 1}
     fitting = Affine(bn_group=1, use_norm=True)  # 1 norm, 1 image a device
     assert collectives(fitting, small_batch()) == {"all-reduce": 1}
-    # Over all devices: also one for the statistics, and one for their gradient.
+    # A group over all devices: one more, for the statistics. (In a deeper network also
+    # one for their gradient; here nothing before the norm learns.)
     spanning = Affine(bn_group=None, use_norm=True)
-    assert collectives(spanning, small_batch()) == {"all-reduce": 3}
+    assert collectives(spanning, small_batch()) == {"all-reduce": 2}

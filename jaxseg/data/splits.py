@@ -65,7 +65,9 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
         parts, notes = _fold(records, data), []
     else:
         parts, notes = _keep_or_deal(records, data)
-    _refuse_missing_classes(records, parts)
+    published = any(checked.record.split for checked in records)
+    needs_test = data.test_fraction > 0 and not published
+    _refuse_missing_classes(records, parts, needs_test)
     return Split(tuple(parts), tuple(notes))
 
 
@@ -271,12 +273,12 @@ def _leak_notes(records, parts: Sequence[str]) -> list[str]:
     ]
 
 
-def _refuse_missing_classes(records, parts: Sequence[str]) -> None:
+def _refuse_missing_classes(records, parts: Sequence[str], needs_test: bool) -> None:
     labels = {checked.label for checked in records}
     for part in PARTS:
         inside = {c.label for c, p in zip(records, parts, strict=True) if p == part}
-        if part == "test" and not inside:
-            continue  # test_fraction=0: the user has a test set elsewhere
+        if part == "test" and not inside and not needs_test:
+            continue  # the user has a test set elsewhere
         missing = sorted(labels - inside)
         if missing:
             raise InputError(
