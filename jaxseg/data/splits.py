@@ -126,14 +126,15 @@ def assign_groups(
 ) -> np.ndarray:
     """Deals whole groups so that every part gets its share of every stratum.
 
-    Largest group first, each to the part where the sum over strata of squared relative
-    deviations from the wanted counts shrinks most.
+    Large groups first, in random order within a factor of two, each to the part where
+    the sum over strata of squared relative deviations from the wanted counts shrinks
+    most.
 
     Args:
       strata: [n] int, from 0; e.g. one per (source, label).
       groups: [n] int, from 0.
       fractions: share of every part; adds up to 1.
-      seed: breaks ties between groups of one size.
+      seed: of the order; another one gives another split of the same quality.
 
     Returns:
       [n] int, the part of every sample.
@@ -144,8 +145,9 @@ def assign_groups(
     wanted = np.asarray(fractions)[:, None] * totals  # [parts, strata]
     have = np.zeros_like(wanted)
     part_of_group = np.zeros(len(counts), np.int64)
+    magnitude = np.floor(np.log2(counts.sum(1)))
     shuffled = np.random.default_rng(seed).permutation(len(counts))
-    for group in shuffled[np.argsort(-counts[shuffled].sum(1), kind="stable")]:
+    for group in shuffled[np.argsort(-magnitude[shuffled], kind="stable")]:
         before = (((have - wanted) / totals) ** 2).sum(1)
         after = (((have + counts[group] - wanted) / totals) ** 2).sum(1)
         part = np.argmin(after - before)
