@@ -20,6 +20,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,7 @@ def _compare(ours, theirs, steps: int) -> dict:
     for name, losses in traces.items():
         print(f"- losses of {name:7} {' '.join(f'{loss:.6f}' for loss in losses)}")
     difference = benchmark_step.compare_losses(*traces.values())
-    print(f"- the same network: losses differ by {difference:.1e} at most, relatively")
+    print(f"- the same network: losses differ by {difference:.1e} of the first")
     return {"traces": traces}
 
 
@@ -151,12 +152,19 @@ def start(options: argparse.Namespace) -> dict:
     return {"what": str(options.config), "images": 0, "seconds": seconds, "ratios": {}}
 
 
-def describe_machine(versions: dict[str, str], load: float) -> dict:
+def seconds_of_others() -> float:
+    """CPU seconds since the start of the machine of all processes but ours."""
+    user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split()[1:9]
+    ticks = sum(map(int, (user, nice, system, *rest)))  # neither idle nor waiting
+    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
+def describe_machine(versions: dict[str, str], others: float) -> dict:
     """What a measurement depends on beside the code.
 
     Args:
       versions: of what else took part.
-      load: average of the machine before the measurement.
+      others: share of the machine that other processes used meanwhile.
     """
     import jax
 
@@ -168,7 +176,7 @@ def describe_machine(versions: dict[str, str], load: float) -> dict:
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
-        "load": load,
+        "others": others,
         "flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {"python": platform.python_version(), **packages, **versions},
     }
@@ -210,7 +218,7 @@ def _report_lines(record: dict) -> list[str]:
     facts = [
         f"`benchmark.py {record['command']}`",
         f"{machine['cpu']}, {machine['cores']} cores",
-        f"load average before {machine['load']:.1f}",
+        f"{machine['others']:.0%} of them used by other programs",
         versions,
         f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
     ]
@@ -308,9 +316,11 @@ def main(arguments: list[str]) -> None:
     if options.kind == "report":
         write_report(DOCS)
         return
-    options.overrides, load = overrides, os.getloadavg()[0]
+    options.overrides = overrides
+    started, others = time.perf_counter(), seconds_of_others()
     result = options.run(options)
-    machine = describe_machine(result.pop("versions", {}), load)
+    others = (seconds_of_others() - others) / (time.perf_counter() - started)
+    machine = describe_machine(result.pop("versions", {}), others / os.cpu_count())
     command = " ".join([options.kind, *settings(options), *overrides])
     record = {"kind": options.kind, "command": command, "machine": machine} | result
     table = Table(*COLUMNS, title=record["what"])

@@ -47,7 +47,7 @@ def record(**changes):
         "cpu": "Abacus",
         "cores": 2,
         "device": "cpu",
-        "load": 0.25,
+        "others": 0.25,
         "flags": "--xla_on=true",
         "versions": {"jax": "0.12.0", "torch": "2.13.0"},
     }

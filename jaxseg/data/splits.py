@@ -126,12 +126,12 @@ def assign_groups(
 ) -> np.ndarray:
     """Deals whole groups so that every part gets its share of every stratum.
 
-    Large groups first, in random order within a factor of two, each to the part where
-    the sum over strata of squared relative deviations from the wanted counts shrinks
-    most.
+    First the groups that hold much of some stratum, in random order within a factor of
+    two; each goes to the part where the sum over strata of squared relative deviations
+    from the wanted counts shrinks most.
 
     Args:
-      strata: [n] int, from 0; e.g. one per (source, label).
+      strata: [n] or [n, S] int, from 0; each column is a way to stratify.
       groups: [n] int, from 0.
       fractions: share of every part; adds up to 1.
       seed: of the order; another one gives another split of the same quality.
@@ -139,13 +139,16 @@ def assign_groups(
     Returns:
       [n] int, the part of every sample.
     """
-    counts = np.zeros((groups.max() + 1, strata.max() + 1))
-    np.add.at(counts, (groups, strata), 1)
+    columns = strata.reshape(len(groups), -1).T
+    counts = np.zeros((groups.max() + 1, len(columns), strata.max() + 1))
+    for number, column in enumerate(columns):
+        np.add.at(counts, (groups, number, column), 1)
+    counts = counts.reshape(len(counts), -1)
     totals = np.maximum(counts.sum(0), 1)
     wanted = np.asarray(fractions)[:, None] * totals  # [parts, strata]
     have = np.zeros_like(wanted)
     part_of_group = np.zeros(len(counts), np.int64)
-    magnitude = np.floor(np.log2(counts.sum(1)))
+    magnitude = np.floor(np.log2((counts / totals).max(1)))
     shuffled = np.random.default_rng(seed).permutation(len(counts))
     for group in shuffled[np.argsort(-magnitude[shuffled], kind="stable")]:
         before = (((have - wanted) / totals) ** 2).sum(1)
@@ -227,9 +230,17 @@ def _fractions(data: Data) -> dict[str, float]:
 
 
 def _strata(records: Sequence[CheckedRecord]) -> np.ndarray:
-    keys = [(checked.record.source, checked.label) for checked in records]
-    order = {key: index for index, key in enumerate(sorted(set(keys)))}
-    return np.asarray([order[key] for key in keys])
+    """[n, 2]: the label, and source with label.
+
+    The label by itself keeps rare classes in every part where a source has too few.
+    """
+    by_label = [("", checked.label) for checked in records]
+    by_source = [(checked.record.source, checked.label) for checked in records]
+    columns = []
+    for keys in (by_label, by_source):
+        order = {key: index for index, key in enumerate(sorted(set(keys)))}
+        columns.append([order[key] for key in keys])
+    return np.asarray(columns).T
 
 
 def _components(records: Sequence[CheckedRecord], *, by_group: bool) -> np.ndarray:
