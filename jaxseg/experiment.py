@@ -17,7 +17,7 @@ from jaxseg.backend import resolve_precision
 from jaxseg.config import Run, Schemas
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
 from jaxseg.data.pipeline import EvalLoader, TrainLoader
-from jaxseg.data.splits import Split, make_split
+from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
 from jaxseg.losses import LOSSES, make_loss
@@ -85,12 +85,16 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.kwargs
     )
     _refuse_misfits(run, model)
-    dataset = load_dataset(listing, run.data)
-    has_masks = dataset.source.decoder.encoding is not None
+    has_masks = any(record.mask for record in listing.records)
     _refuse_wrong_task(run, task, model, has_masks)
+    dataset = load_dataset(listing, run.data)
     for note in dataset.notes:
         progress.console.print(f"- {note}", markup=False)
-    split = make_split(dataset.records, _split_source(run, split_file))
+    split = (
+        make_split(dataset.records, run.data)
+        if split_file is None
+        else Split(tuple(read_split(split_file, dataset.records)))
+    )
     refuse_small_parts(split, run.train.batch_size, mesh.size)
     loader = TrainLoader(
         dataset.source,
@@ -169,12 +173,6 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
         ema_decay=run.train.ema_decay,
     )
     return parallel.compile_train_step(step, mesh)
-
-
-def _split_source(run: Run, split_file: Path | None):
-    if split_file is None:
-        return run.data
-    return dataclasses.replace(run.data, split=str(split_file))
 
 
 def _refuse_misfits(run: Run, model: nn.Module) -> None:

@@ -66,11 +66,11 @@ def train(experiment: Experiment, workdir: Path) -> None:
       InputError: the loss is not finite; the last good checkpoint stays.
       Interrupted: SIGINT or SIGTERM came; saved, and the same command goes on.
     """
-    with_state = _Training(experiment, workdir)
+    training = _Training(experiment, workdir)
     try:
-        with_state.run_epochs()
+        training.run_epochs()
     finally:
-        with_state.close()
+        training.close()
 
 
 def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
@@ -173,8 +173,7 @@ class _Training:
         stop = (epoch + 1) * loader.steps_per_epoch
         todo = stop - self.step
         batches = loader.batches(self.step, stop)
-        pending: collections.deque = collections.deque()
-        in_flight: collections.deque = collections.deque()
+        unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
             for _ in track(range(todo), todo, f"Epoch {epoch + 1}", quiet=True):
@@ -183,18 +182,15 @@ class _Training:
                 waited += time.monotonic() - before
                 batch = parallel.put_batch(host_batch, self.experiment.mesh)
                 self.state, logs = self.compiled_step(self.state, batch)
-                pending.append((self.step, logs["loss"]))
+                unread.append((self.step, logs["loss"]))
                 in_flight.append((host_batch, logs["loss"]))
-                if len(in_flight) > STEPS_AHEAD:
-                    read_batch, loss = in_flight.popleft()
-                    jax.block_until_ready(loss)  # its step has read the buffer
-                    loader.buffers.give_back(read_batch)
+                self._give_back(in_flight, keep=STEPS_AHEAD)
                 self.step += 1
-                if len(pending) > self.config.log_every:
-                    self._read_losses(pending, keep=2)
+                if len(unread) > self.config.log_every:
+                    self._read_losses(unread, keep=STEPS_AHEAD)
                 if self.signal_name:
                     break
-            self._read_losses(pending, keep=0)
+            self._read_losses(unread, keep=0)
         seconds = time.monotonic() - started
         if self.signal_name:
             self._stop_for_signal()
@@ -204,10 +200,17 @@ class _Training:
             "input_wait": waited / seconds,
         }
 
-    def _read_losses(self, pending: collections.deque, keep: int) -> None:
+    def _give_back(self, in_flight: collections.deque, keep: int) -> None:
+        """Waits for all but the last `keep` steps and frees the buffers they read."""
+        while len(in_flight) > keep:
+            host_batch, loss = in_flight.popleft()
+            jax.block_until_ready(loss)
+            self.experiment.train_loader.buffers.give_back(host_batch)
+
+    def _read_losses(self, unread: collections.deque, keep: int) -> None:
         """Reads the losses of all but the last `keep` steps, which still run."""
-        while len(pending) > keep:
-            step, loss = pending.popleft()
+        while len(unread) > keep:
+            step, loss = unread.popleft()
             value = float(jax.device_get(loss))
             if not math.isfinite(value):
                 self._refuse_non_finite(step, value)

@@ -65,7 +65,8 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
     """Restores the best epoch and writes test/ and model/."""
     variables, progress = loop.restore_best(built, folder)
     monitor = built.run.train.monitor
-    console.print(f"- best epoch {progress.best_epoch}: val/{monitor} {progress.best}")
+    best = "not a number" if progress.best is None else f"{progress.best:.4f}"
+    console.print(f"- best epoch {progress.best_epoch}: val/{monitor} {best}")
     thresholds = judge.choose_thresholds(built, variables)
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, thresholds, part, folder / part)

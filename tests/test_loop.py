@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from jaxseg import backend, config, experiment, loop, run
 from jaxseg.checkpoints import Checkpoints
+from jaxseg.data import splits
 from jaxseg.errors import InputError
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -324,3 +325,15 @@ def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):
     summary = run.evaluate(parse(record), workdir, "test")
     for name, value in before.items():
         assert summary[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_random_split_leaks_and_its_run_goes_on_all_the_same(tiny, tmp_path):
+    _, record = tiny
+    data = record["data"] | dict(split="random")
+    built = experiment.build_experiment(parse(record | dict(data=data)))
+    assert any("leaks" in note for note in built.split.notes)
+    splits.write_split(tmp_path / "split.csv", built.dataset.records, built.split)
+    again = experiment.build_experiment(
+        parse(record | dict(data=data)), tmp_path / "split.csv"
+    )
+    assert again.split.parts == built.split.parts
