@@ -1,11 +1,12 @@
 """What is decided about the machine: XLA flags, precision, compilation cache.
 
-`set_xla_flags` runs before jax starts. The flags are named for the jaxlib that
-knows them: an unknown flag ends the process.
+`set_xla_flags` runs before jax starts. The flags are set for the jaxlib that is
+known to have them only: an unknown flag ends the process.
 """
 
 import importlib.metadata
 import os
+import resource
 from pathlib import Path
 
 # oneDNN convolutions: on CPUs with bfloat16 they halve the time of a step. They work
@@ -16,7 +17,7 @@ CPU_FLAGS = ("xla_cpu_use_onednn=true", ONEDNN_CALLS)
 
 def set_xla_flags() -> None:
     """Adds to XLA_FLAGS what helps and the user has not set; before jax starts."""
-    if not has_jaxlib(0, 12):
+    if not has_jaxlib(0, 12) or has_jaxlib(0, 13):
         return
     set_by_user = os.environ.get("XLA_FLAGS", "")
     added = [f"--{flag}" for flag in CPU_FLAGS if flag.split("=")[0] not in set_by_user]
@@ -59,3 +60,13 @@ def _cpu_has_bfloat16() -> bool:
     info = Path("/proc/cpuinfo")
     flags = info.read_text() if info.is_file() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def peak_memory_gigabytes() -> float:
+    """Peak use: of the device where it tells, else of this process."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from jaxseg.errors import InputError
 from jaxseg.schema import (
+    flatten,
     freeze,
     keys_of,
     matches,
     nearest,
     out_of_bounds,
+    parse_literal,
     type_name,
 )
 
@@ -161,22 +163,12 @@ def to_dict(run: Run) -> dict[str, Any]:
     return tree
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; leaves are everything that is no mapping."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def override(tree: dict[str, Any], key: str, value: Any) -> str | None:
     """Sets `group.key` of a nested record in place; what is wrong, or None.
 
     The key must name one that exists, or one of the machinery fields; whole groups are
-    set by a mapping (`optim.plateau={...}`).
+    set by a mapping (`optim.plateau={...}`). Text for a key that holds no text is read
+    as a Python literal.
     """
     *path, last = key.split(".")
     node, known = tree, f"config.{key}"
@@ -184,14 +176,22 @@ def override(tree: dict[str, Any], key: str, value: Any) -> str | None:
         if not isinstance(node, dict) or not isinstance(node.get(name), dict):
             return f"{known}: there is no such key{nearest(key, _all_keys(tree))}"
         node = node[name]
-    if last not in node and last not in _optional_keys(path):
+    optional = _optional_keys(path)
+    if last not in node and last not in optional:
         return f"{known}: there is no such key{nearest(key, _all_keys(tree))}"
-    if type(value) is int and type(node.get(last)) is float:
+    old = node.get(last, optional.get(last))
+    if isinstance(value, str):
+        value = _unquote(value) if isinstance(old, str) else parse_literal(value)
+    if type(value) is int and type(old) is float:
         value = float(value)
-    if type(value) in (int, float) and isinstance(node.get(last), str):
-        value = str(value)  # --config.data.dir=2024
     node[last] = value
     return None
+
+
+def _unquote(text: str) -> str:
+    """A folder named 2024 or a norm named none stays text; quotes are taken off."""
+    value = parse_literal(text)
+    return value if isinstance(value, str) else text
 
 
 def _as_group(
@@ -332,9 +332,11 @@ def _contradictions(run: Run) -> list[str]:
     return problems
 
 
-def _optional_keys(path: Sequence[str]) -> list[str]:
+def _optional_keys(path: Sequence[str]) -> dict[str, Any]:
+    """Machinery keys of a group, and their defaults."""
     owner = {("data",): Data, ("optim",): Optim, ("train",): Train}.get(tuple(path))
-    return [f.name for f in dataclasses.fields(owner)] if owner else []
+    fields = dataclasses.fields(owner) if owner else ()
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 def _all_keys(tree: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Everything that a config names, built: data, task, network, steps."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxseg import augment, optim, parallel, progress, steps, train_state
+from jaxseg import augment, optim, parallel, steps, train_state
 from jaxseg.backend import resolve_precision
 from jaxseg.config import Run, Schemas
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
@@ -22,10 +23,9 @@ from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
-from jaxseg.models.heads import check_stride
 from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
-from jaxseg.types import Batch
+from jaxseg.types import Batch, Outputs
 
 SCHEMAS = Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.make_augment)
 
@@ -35,6 +35,7 @@ class Experiment:
     """One run, ready to train or to evaluate.
 
     Attributes:
+      abstract_batch: shapes, dtypes and shardings of a training batch.
       init: makes the state before the first step, on the devices.
       train_step: compiled `(state, batch) -> (state, logs)`; gives up the old state.
       eval_step: compiled `(variables, batch) -> counts`.
@@ -49,6 +50,7 @@ class Experiment:
     task: Task
     model: nn.Module
     mesh: Mesh
+    abstract_batch: Batch
     train_loader: TrainLoader
     init: Callable[[], TrainState]
     train_step: Callable
@@ -84,19 +86,49 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     model = MODELS[run.model.name](
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.kwargs
     )
-    _refuse_misfits(run, model)
     has_masks = any(record.mask for record in listing.records)
-    _refuse_wrong_task(run, task, model, has_masks)
+    batch = _abstract_batch(run, has_masks, mesh)
+    normalize = augment.make_normalize(run.data.mean, run.data.std)
+    eval_step = steps.make_eval_step(model, task, normalize)
+    _refuse_misfits(run)
+    _refuse_wrong_task(run, task, _variables_and_outputs(run, model)[1], has_masks)
+    _refuse_unknown_monitor(run, _metric_names(run, task, model, eval_step, batch))
     dataset = load_dataset(listing, run.data)
-    for note in dataset.notes:
-        progress.console.print(f"- {note}", markup=False)
-    split = (
-        make_split(dataset.records, run.data)
-        if split_file is None
-        else Split(tuple(read_split(split_file, dataset.records)))
-    )
+    split = _split(run, dataset, split_file)
     refuse_small_parts(split, run.train.batch_size, mesh.size)
-    loader = TrainLoader(
+    loader = _make_train_loader(run, dataset, split)
+    schedule = optim.make_schedule(
+        run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
+    )
+    optimizer = optim.make_optimizer(run.optim, schedule)
+    predict_step = steps.make_predict_step(model, task, normalize)
+    return Experiment(
+        run=run,
+        precision=precision,
+        dataset=dataset,
+        split=split,
+        task=task,
+        model=model,
+        mesh=mesh,
+        abstract_batch=batch,
+        train_loader=loader,
+        init=_make_init(run, model, optimizer, mesh),
+        train_step=_make_train_step(run, model, task, optimizer, normalize, mesh),
+        eval_step=parallel.compile_batch_step(eval_step, mesh),
+        predict_step=parallel.compile_batch_step(predict_step, mesh),
+        schedule=schedule,
+    )
+
+
+def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:
+    """A new split, or the one of a run folder, whatever it is like."""
+    if split_file is None:
+        return make_split(dataset.records, run.data)
+    return Split(tuple(read_split(split_file, dataset.records)))
+
+
+def _make_train_loader(run: Run, dataset: Dataset, split: Split) -> TrainLoader:
+    return TrainLoader(
         dataset.source,
         dataset.labels,
         split.indices("train"),
@@ -105,42 +137,40 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         seed=run.seed,
         workers=num_workers(run.data),
     )
-    schedule = optim.make_schedule(
-        run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
-    )
-    optimizer = optim.make_optimizer(run.optim, schedule)
-    normalize = augment.make_normalize(run.data.mean, run.data.std)
-    experiment = Experiment(
-        run=run,
-        precision=precision,
-        dataset=dataset,
-        split=split,
-        task=task,
-        model=model,
-        mesh=mesh,
-        train_loader=loader,
-        init=_make_init(run, model, optimizer, mesh),
-        train_step=_make_train_step(run, model, task, optimizer, normalize, mesh),
-        eval_step=parallel.compile_batch_step(
-            steps.make_eval_step(model, task, normalize), mesh
-        ),
-        predict_step=parallel.compile_batch_step(
-            steps.make_predict_step(model, task, normalize), mesh
-        ),
-        schedule=schedule,
-    )
-    _refuse_unknown_monitor(experiment)
-    return experiment
 
 
-def abstract_batch(experiment: Experiment) -> Batch:
+def _variables_and_outputs(run: Run, model: nn.Module) -> tuple[Any, Outputs]:
+    """Shapes of a network's variables and outputs, for one image."""
+    image = jnp.zeros((1, *run.data.image_size, run.data.channels))
+    outputs, variables = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), image, train=False)
+    )
+    return variables, outputs
+
+
+def _abstract_batch(run: Run, has_masks: bool, mesh: Mesh) -> Batch:
     """Shapes, dtypes and shardings of a training batch."""
-    batch = experiment.train_loader.buffers.take()
-    experiment.train_loader.buffers.give_back(batch)
-    sharding = parallel.split_batch(experiment.mesh)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch
-    )
+    n, size = run.train.batch_size, run.data.image_size
+    arrays = {
+        "image": ((n, *size, run.data.channels), jnp.uint8),
+        "label": ((n,), jnp.int32),
+        "valid": ((n,), jnp.bool_),
+    }
+    if has_masks:
+        arrays["mask"] = ((n, *size), jnp.uint8)
+    sharding = parallel.split_batch(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
+def _metric_names(run: Run, task: Task, model, eval_step, batch: Batch) -> list[str]:
+    """Names of the validation metrics, without data and without running anything."""
+    variables, _ = _variables_and_outputs(run, model)
+    shapes = jax.eval_shape(eval_step, variables, batch)
+    counts = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+    return ["loss", *task.summarize(counts, task.choose_thresholds(counts))]
 
 
 def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
@@ -175,9 +205,8 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
     return parallel.compile_train_step(step, mesh)
 
 
-def _refuse_misfits(run: Run, model: nn.Module) -> None:
-    """What the network cannot do with this size or batch."""
-    check_stride(run.data.image_size, getattr(model, "stride", 1))
+def _refuse_misfits(run: Run) -> None:
+    """Values of different groups that do not go together."""
     height, width = run.data.image_size
     if run.data.augment["transpose"] > 0 and height != width:
         raise InputError(
@@ -186,58 +215,44 @@ def _refuse_misfits(run: Run, model: nn.Module) -> None:
             "--config.data.augment.transpose=0.0",
         )
     micro_batch = run.train.batch_size // run.train.accumulate
-    group = run.model.kwargs.get("bn_group") or micro_batch
+    group = run.model.kwargs["bn_group"] or micro_batch
     if micro_batch % group:
         raise InputError(
             "batch-norm groups that fill the (micro-)batch evenly",
             f"config.model.bn_group={group} and {micro_batch} images at a time",
-            f"--config.model.bn_group={np.gcd(group, micro_batch)}",
+            f"--config.model.bn_group={math.gcd(group, micro_batch)}",
         )
 
 
-def _refuse_wrong_task(run: Run, task: Task, model: nn.Module, has_masks: bool) -> None:
+def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -> None:
     """The task must find its annotations in the data and its logits in the network."""
+    name = f"config.task.name={run.task.name}"
     if "seg_logits" in task.needs and not has_masks:
         raise InputError(
-            f"masks for config.task.name={run.task.name}",
+            f"masks for {name}",
             f"{run.data.source.name} has image classes only",
             "--config.task.name=classification with a classifier, as configs/sdnet.py",
         )
-    image = jnp.zeros((1, *run.data.image_size, run.data.channels))
-    outputs, _ = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), image, train=False)
-    )
-    missing = [name for name in task.needs if name not in outputs]
+    if "seg_logits" not in task.needs and has_masks and len(task.classes) > 2:
+        raise InputError(
+            f"image classes for {name}",
+            f"{run.data.source.name} with masks of {len(task.classes)} pixel classes",
+            "--config.task.name=segmentation with a unet, as folder_segmentation.py",
+        )
+    missing = [needed for needed in task.needs if needed not in outputs]
     if missing:
         raise InputError(
-            f"a network that gives {' and '.join(task.needs)}, which "
-            f"config.task.name={run.task.name} learns from",
+            f"a network that gives {' and '.join(task.needs)}, for {name}",
             f"config.model.name={run.model.name} gives {' and '.join(outputs)}",
             "a unet for masks (with image_head=True for task joint), "
             "a resnet or simple_cnn for image classes",
         )
 
 
-def _refuse_unknown_monitor(experiment: Experiment) -> None:
-    names = metric_names(experiment)
-    monitor = experiment.run.train.monitor
-    if monitor not in names:
+def _refuse_unknown_monitor(run: Run, names: list[str]) -> None:
+    if run.train.monitor not in names:
         raise InputError(
             "config.train.monitor to name a metric of the validation set",
-            repr(monitor),
+            repr(run.train.monitor),
             f"--config.train.monitor= one of {', '.join(names)}",
         )
-
-
-def metric_names(experiment: Experiment) -> list[str]:
-    """Names of the validation metrics, without running the network."""
-    task = experiment.task
-    state = jax.eval_shape(experiment.init)
-    shapes: Any = jax.eval_shape(
-        experiment.eval_step,
-        train_state.inference_variables(state),
-        abstract_batch(experiment),
-    )
-    counts = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-    summary = task.summarize(counts, task.choose_thresholds(counts))
-    return ["loss", *summary]

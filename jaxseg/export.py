@@ -28,7 +28,7 @@ def save_model(folder: Path, variables: Any, description: dict[str, Any]) -> Non
     save_file(arrays, temporary)
     temporary.replace(folder / WEIGHTS)
     with files.atomic_file(folder / DESCRIPTION) as file:
-        json.dump(description, file, indent=2)
+        json.dump(files.to_json(description), file, indent=2, allow_nan=False)
 
 
 def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,10 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxseg.errors import InputError
 
@@ -36,11 +40,25 @@ def atomic_file(path: Path, newline: str | None = None) -> Iterator:
     """A text file open for writing that takes its name when all went well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline=newline) as file:
+        # File names that are no UTF-8 arrive as lone surrogates and leave as they came.
+        with temporary.open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=newline
+        ) as file:
             yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> Any:
+    """The value in types that JSON knows; NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import collections
 import csv
 import dataclasses
 import math
-import resource
 import signal
 import time
 from pathlib import Path
@@ -18,12 +17,12 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import optim, parallel, train_state
+from jaxseg import backend, metrics, optim, parallel, train_state
 from jaxseg.checkpoints import Checkpoints, abstract_state
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
-from jaxseg.experiment import Experiment, abstract_batch
-from jaxseg.progress import console, track
+from jaxseg.experiment import Experiment
+from jaxseg.progress import console, duration, track
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer
 
@@ -53,10 +52,11 @@ class Progress:
     num_losses: int = 0
     history: list[Row] = dataclasses.field(default_factory=list)
 
-
-def monitor_mode(monitor: str) -> str:
-    """'min' for losses and false alarms, 'max' for scores."""
-    return "min" if monitor in ("loss", "false_alarm_rate", "fp", "fn") else "max"
+    def best_text(self) -> str:
+        """E.g. '0.7123 of epoch 9'."""
+        if self.best is None:
+            return "none: it never was a number"
+        return f"{self.best:.4f} of epoch {self.best_epoch}"
 
 
 def train(experiment: Experiment, workdir: Path) -> None:
@@ -66,11 +66,16 @@ def train(experiment: Experiment, workdir: Path) -> None:
       InputError: the loss is not finite; the last good checkpoint stays.
       Interrupted: SIGINT or SIGTERM came; saved, and the same command goes on.
     """
-    training = _Training(experiment, workdir)
     try:
-        training.run_epochs()
-    finally:
-        training.close()
+        training = _Training(experiment, workdir)
+        try:
+            training.run_epochs()
+        finally:
+            training.close()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise _out_of_memory(experiment.run.train.batch_size) from error
 
 
 def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
@@ -81,17 +86,17 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
     """
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        step = checkpoints.best
-        if step is None:
-            raise InputError(
-                "a run folder with a finished epoch",
-                f"{workdir} without a checkpoint",
-                "scripts/train.py --workdir with the same config first",
-            )
-        abstract = abstract_of(experiment)
-        state, progress = checkpoints.restore(step, abstract)
+        step, progress = checkpoints.best, {"history": []}
+        if step is not None:
+            state, progress = checkpoints.restore(step, abstract_of(experiment))
     finally:
         checkpoints.close()
+    if not progress["history"]:
+        raise InputError(
+            "a run folder with a finished epoch",
+            f"{workdir} without one",
+            "the command that trains it, once more",
+        )
     return train_state.inference_variables(state), Progress(**progress)
 
 
@@ -134,6 +139,8 @@ class _Training:
                 if self._should_stop_early():
                     break
                 self._run_epoch(epoch)
+                if self.signal_name:
+                    self._stop_for_signal()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -160,10 +167,10 @@ class _Training:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
         summary = self._validate()
-        self._count_epoch(epoch, summary)
+        is_best = self._count_epoch(epoch, summary)
         row = self._row(epoch, summary, speed)
         self.progress.history = [*self.writer.history, row]
-        self._save(self._score(summary))
+        self._save(self._score(summary) if is_best else -math.inf)
         epoch_seconds = speed["seconds"] + time.monotonic() - started
         self.writer.write(self.step, row, self._headline(row, epoch_seconds))
 
@@ -192,7 +199,7 @@ class _Training:
                     break
             self._read_losses(unread, keep=0)
         seconds = time.monotonic() - started
-        if self.signal_name:
+        if self.step < stop:
             self._stop_for_signal()
         return {
             "seconds": seconds,
@@ -230,10 +237,10 @@ class _Training:
         summary = experiment.task.summarize(counts, thresholds)
         return {"loss": float(counts["loss"].mean(dtype=np.float64)), **summary}
 
-    def _count_epoch(self, epoch: int, summary: dict[str, float]) -> None:
-        """Best value, early stopping and the plateau."""
+    def _count_epoch(self, epoch: int, summary: dict[str, float]) -> bool:
+        """Best value, early stopping and the plateau; whether this is a new best."""
         progress, value = self.progress, summary[self.config.monitor]
-        mode = monitor_mode(self.config.monitor)
+        mode = metrics.mode_of(self.config.monitor)
         sign = 1 if mode == "max" else -1
         is_best = math.isfinite(value) and (
             progress.best is None or sign * value > sign * progress.best
@@ -253,6 +260,7 @@ class _Training:
             )
             sharding = parallel.replicated(self.experiment.mesh)
             self.state = self.state.replace(plateau=jax.device_put(new, sharding))
+        return is_best
 
     def _row(self, epoch: int, summary: dict[str, float], speed: dict) -> Row:
         progress = self.progress
@@ -284,15 +292,14 @@ class _Training:
             "lr": f"{row['learning_rate']:.2e}",
             "images/s": f"{row['images_per_second']:.1f}",
             "input wait": f"{row['input_wait']:.1%}",
-            "memory": f"{_memory_gigabytes():.1f} GB",
-            "left": _duration(left),
+            "memory": f"{backend.peak_memory_gigabytes():.1f} GB",
+            "left": duration(left),
         }
 
     def _score(self, summary: dict[str, float]) -> float:
+        """Larger is better, as `Checkpoints.save` wants it."""
         value = summary[self.config.monitor]
-        if not math.isfinite(value):
-            return -math.inf
-        return value if monitor_mode(self.config.monitor) == "max" else -value
+        return value if metrics.mode_of(self.config.monitor) == "max" else -value
 
     def _save(self, score: float) -> None:
         progress = dataclasses.asdict(self.progress)
@@ -304,8 +311,7 @@ class _Training:
             return False
         console.print(
             f"- stops early: {self.progress.stale_epochs} epochs without a better "
-            f"val/{self.config.monitor} than {self.progress.best:.4f} "
-            f"of epoch {self.progress.best_epoch}"
+            f"val/{self.config.monitor} than {self.progress.best_text()}"
         )
         return True
 
@@ -333,29 +339,26 @@ class _Training:
                 if kept
                 else "nothing was saved"
             ),
-            "--config.optim.learning_rate lower, or --config.optim.clip_norm=1.0",
+            "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
+            "with --restart or in a new --workdir",
         )
+
+
+def _out_of_memory(batch_size: int) -> InputError:
+    return InputError(
+        f"room on the device for batches of {batch_size}",
+        "its memory is exhausted",
+        f"--config.train.batch_size={max(batch_size // 2, 1)}, or "
+        "--config.train.accumulate=2, with --restart",
+    )
 
 
 def _compile(experiment: Experiment, state: TrainState):
     """The train step for this one shape: it cannot be traced a second time."""
     started = time.monotonic()
     lowered = experiment.train_step.lower(
-        abstract_state(state), abstract_batch(experiment)
+        abstract_state(state), experiment.abstract_batch
     )
     compiled = lowered.compile()
     console.print(f"- train step compiled in {time.monotonic() - started:.1f} s")
     return compiled
-
-
-def _memory_gigabytes() -> float:
-    """Peak use: of the device where it tells, else of this process."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"] / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -326,6 +326,11 @@ def image_summary(scores: np.ndarray, labels: np.ndarray, threshold: float) -> S
     }
 
 
+def mode_of(metric: str) -> str:
+    """Whether a smaller ('min') or a larger ('max') value of a metric is better."""
+    return "min" if metric in ("loss", "false_alarm_rate", "fp", "fn") else "max"
+
+
 def class_summary(confusion: np.ndarray, classes: Sequence[str]) -> Summary:
     """Image-level metrics of a classifier, from its confusion [K, K] over all images.
 

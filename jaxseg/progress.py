@@ -52,3 +52,13 @@ def _with_lines(
             last = now
     if not quiet:
         _bars.print(f"{description}: {total} in {time.monotonic() - start:.1f} s")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(75)
+    '1 min 15 s'
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

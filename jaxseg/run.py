@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxseg import backend, config, export, files, loop, paths, workdir
+from jaxseg import backend, config, export, files, loop, metrics, paths, workdir
 from jaxseg.config import Run
 from jaxseg.data.splits import PARTS, write_split
 from jaxseg.errors import InputError
@@ -29,10 +29,9 @@ def run(run_config: Run, folder: Path, *, restart: bool = False) -> dict[str, fl
       InputError: wrong data or config, or a folder of another run.
       Interrupted: stopped by a signal; the same call goes on.
     """
-    cache_note = backend.enable_compilation_cache(
-        paths.cache_folder(run_config.data.cache_dir)
-    )
-    with workdir.claim(folder):
+    cache_note = _enable_compilation_cache(run_config)
+    fix = "free some, then the same command goes on"
+    with workdir.claim(folder), files.explain_full_disk(folder, fix):
         built = _open(run_config, folder, restart)
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
@@ -50,13 +49,16 @@ def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
     Raises:
       InputError: the part is empty, or data and config are not those of the run.
     """
+    _enable_compilation_cache(run_config)
     with workdir.claim(folder):
-        built = _open(run_config, folder, restart=False)
+        built = build_experiment(run_config, folder / "split.csv")
+        workdir.refuse_other_data(folder, built.dataset.content_hash)
         if not len(built.split.indices(part)):
             raise InputError(
                 f"images in the {part} part", "none", "--split with another part"
             )
-        variables, _ = loop.restore_best(built, folder)
+        variables, progress = loop.restore_best(built, folder)
+        console.print(f"- best val/{run_config.train.monitor}: {progress.best_text()}")
         thresholds = judge.choose_thresholds(built, variables)
         return judge.judge(built, variables, thresholds, part, folder / part)
 
@@ -65,12 +67,11 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
     """Restores the best epoch and writes test/ and model/."""
     variables, progress = loop.restore_best(built, folder)
     monitor = built.run.train.monitor
-    best = "not a number" if progress.best is None else f"{progress.best:.4f}"
-    console.print(f"- best epoch {progress.best_epoch}: val/{monitor} {best}")
+    console.print(f"- best val/{monitor}: {progress.best_text()}")
     thresholds = judge.choose_thresholds(built, variables)
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, thresholds, part, folder / part)
-    mode = loop.monitor_mode(monitor)
+    mode = metrics.mode_of(monitor)
     history = loop.read_history(folder)
     curves.save_losses(
         folder / part / "losses.png", history, monitor=monitor, mode=mode
@@ -111,6 +112,11 @@ def describe(
     }
 
 
+def _enable_compilation_cache(run_config: Run) -> str:
+    folder = paths.cache_folder(run_config.data.cache_dir)
+    return backend.enable_compilation_cache(folder)
+
+
 def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
     split_file = folder / "split.csv"
     keep = split_file.is_file() and not restart
@@ -124,6 +130,8 @@ def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.split)
     _write_skipped(built, folder)
+    for note in built.dataset.notes:
+        console.print(f"- {note}", markup=False)
     sizes = {part: len(built.split.indices(part)) for part in PARTS}
     listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
     console.print(f"- {len(built.dataset.records)} images: {listed}")

@@ -1,5 +1,6 @@
 """Schemas read off signatures: which keys a function takes; whether a value fits."""
 
+import ast
 import dataclasses
 import difflib
 import inspect
@@ -81,7 +82,7 @@ def matches(value: Any, hint: Any) -> bool:
 
 
 def out_of_bounds(flat: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the numbers of a config, e.g. of `config.flatten`."""
+    """What is wrong with the numbers of a config, e.g. of `flatten`."""
     problems = []
     for key, value in flat.items():
         numbers = value if isinstance(value, Sequence) else (value,)
@@ -96,6 +97,32 @@ def out_of_bounds(flat: Mapping[str, Any]) -> list[str]:
                 problems.append(f"{key}: expected {expected}, found {value}")
                 break
     return problems
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; leaves are everything that is no mapping."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def parse_literal(text: str) -> Any:
+    """A Python literal if it reads as one, else the text; true, false, none, nan too.
+
+    >>> parse_literal("(96, 96)"), parse_literal("none"), parse_literal("3e-4")
+    ((96, 96), None, 0.0003)
+    """
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return float(text) if text.lower() in ("nan", "inf", "-inf") else text
 
 
 def freeze(value: Any) -> Any:

@@ -28,11 +28,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Logs]]:
     """Builds the update `(state, batch) -> (state, logs)`.
 
-    The objective is the mean loss of the batch. With `accumulate` micro-batches the
-    gradients are averaged over them; batch norm then sees one micro-batch at a time.
+    The objective is the mean loss of the batch. With `accumulate` micro-batches of
+    consecutive images the gradients are averaged over them; batch norm then sees one
+    micro-batch at a time.
     """
 
     def objective(params, batch_stats, batch, key):
+        batch = normalize(batch)  # here, so that only a micro-batch is ever float
         outputs, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             batch["image"],
@@ -75,7 +77,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         key_augment, key_dropout = jax.random.split(key)
-        batch = normalize(augment(key_augment, batch))
+        batch = augment(key_augment, batch)
         loss, batch_stats, grads = differentiate(state, batch, key_dropout)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # Scaling finished updates scales decoupled weight decay with them, as a lower
@@ -92,7 +94,7 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        return state, {"loss": loss}
 
     return train_step
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import metrics
@@ -21,7 +22,7 @@ from jaxseg.thresholds import (
     choose_image_threshold,
     choose_pixel_threshold,
 )
-from jaxseg.types import Array, Batch, Outputs, PerExample
+from jaxseg.types import IGNORE, Array, Batch, Outputs, PerExample
 
 Loss = Callable[[Array, Array], Array]
 Counts = Mapping[str, np.ndarray]
@@ -167,7 +168,8 @@ class Segmentation:
             return {"histogram": histogram}
         prediction = probs.argmax(-1)
         table = metrics.confusion(prediction, batch["mask"], len(self.classes))
-        return {"confusion": table}
+        foreground = jnp.where(batch["mask"] == IGNORE, 0.0, 1.0 - probs[..., 0])
+        return {"confusion": table, "score": foreground.max(axis=(1, 2))}
 
     def choose_thresholds(self, counts: Counts) -> Thresholds:
         if not _is_binary(self.classes):
@@ -194,8 +196,12 @@ class Segmentation:
             "decision": (claimed[:, 1:].sum(1) > 0).astype(np.int64),
             "ground_truth": (truth[:, 1:].sum(1) > 0).astype(np.int64),
         }
-        if "mask" in thresholds:
-            columns = {"prediction": _highest_score(counts["histogram"]), **columns}
+        score = (
+            _highest_score(counts["histogram"])
+            if "mask" in thresholds
+            else counts["score"]
+        )
+        columns = {"prediction": score, **columns}
         return columns | metrics.image_columns(confusions, self.classes)
 
     def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:

@@ -14,6 +14,7 @@ import jax
 
 from jaxseg import config, files
 from jaxseg.errors import InputError
+from jaxseg.schema import flatten
 
 # Keys that do not change a result: a run may go on with other values of them.
 HARMLESS = {
@@ -22,6 +23,7 @@ HARMLESS = {
     "data.cache_dir",
     "data.workers",
     "train.log_every",
+    "train.precision",  # what it resolves to is compared
 }
 LOCK = ".lock"
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -85,6 +87,17 @@ def open_workdir(
         json.dump(record, file, indent=2)
 
 
+def refuse_other_data(workdir: Path, data_hash: str) -> None:
+    """Raises InputError when the run was made with other images, masks or labels."""
+    old = read_record(workdir)["data_hash"]
+    if old != data_hash:
+        raise InputError(
+            f"the data that {workdir} was trained on",
+            f"content hash {data_hash[:12]} instead of {old[:12]}",
+            "--config.data.dir with the folder of that run",
+        )
+
+
 def read_record(workdir: Path) -> dict[str, Any]:
     """What config.json of a run folder holds.
 
@@ -116,12 +129,11 @@ def environment() -> dict[str, Any]:
 
 def _commit() -> str:
     """Of the checkout that this code is; '' for an installed package."""
-    if shutil.which("git") is None:
+    root = Path(__file__).parents[1]
+    if shutil.which("git") is None or not (root / ".git").exists():
         return ""
-    command = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
@@ -131,7 +143,7 @@ def device() -> str:
 
 
 def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
-    before, after = config.flatten(old["config"]), config.flatten(new["config"])
+    before, after = flatten(old["config"]), flatten(new["config"])
     different = [
         f"config.{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(before.keys() | after.keys())
@@ -150,7 +162,8 @@ def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
 
 def _archive(workdir: Path) -> None:
     """Moves everything of the old run into NNN.archived inside the folder."""
-    number = len(list(workdir.glob("*.archived"))) + 1
+    numbers = [int(path.stem) for path in workdir.glob("[0-9]*.archived")]
+    number = max(numbers, default=0) + 1
     archive = workdir / f"{number:03d}.archived"
     old = [p for p in workdir.iterdir() if p.suffix != ".archived" and p.name != LOCK]
     archive.mkdir()

@@ -4,8 +4,8 @@
 """
 
 import argparse
-import ast
 import importlib.util
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ WRONG_INPUT, STOPPED = 2, 75
 def main(run: Callable[[list[str]], None]) -> None:
     """Runs a script's function; an `InputError` is printed without a traceback."""
     backend.set_xla_flags()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         run(sys.argv[1:])
     except InputError as error:
@@ -125,15 +126,4 @@ def _apply(tree: dict[str, Any], text: str) -> str | None:
     key, separator, value = text.partition("=")
     if not separator:
         return f"config.{key}: expected --config.{key}=value"
-    return config.override(tree, key, _literal(value))
-
-
-def _literal(text: str) -> Any:
-    """A Python literal if it reads as one, a string otherwise; true/false/none too."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return float(text) if text.lower() in ("nan", "inf", "-inf") else text
+    return config.override(tree, key, value)

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from jaxseg import config, experiment
+from jaxseg.train_state import inference_variables
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -54,13 +56,16 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     run = config.parse(tree, experiment.SCHEMAS)
     built = experiment.build_experiment(run)
     state = jax.eval_shape(built.init)
-    batch = experiment.abstract_batch(built)
+    batch = built.abstract_batch
     new_state, logs = jax.eval_shape(built.train_step, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
     assert logs["loss"].shape == ()
-    assert set(built.task.headline) <= set(experiment.metric_names(built))
+    counts = jax.eval_shape(built.eval_step, inference_variables(state), batch)
+    counts = {name: np.zeros(x.shape, x.dtype) for name, x in counts.items()}
+    thresholds = built.task.choose_thresholds(counts)
+    assert set(built.task.headline) <= set(built.task.summarize(counts, thresholds))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -302,7 +302,26 @@ def test_missing_empty_and_unpacked_roots_are_refused(tmp_path, dataset):
         assert "--config.data.dir=" in error.fix
 
 
+def test_a_pattern_sees_through_split_and_class_folders(tmp_path):
+    names = [f"{p}/{c}/wall7_{i}.png" for p, c, i in (
+        ("train", "intact", 1), ("train", "cracked", 2), ("test", "intact", 3),
+        ("test", "cracked", 4),
+    )]  # fmt: skip
+    plant(tmp_path, *names)
+    options = CLASSIFICATION | dict(group_pattern=r"(.+)_\d+$")
+    found = scan("folder_classification", tmp_path, **options)
+    assert {record.group for record in found.records} == {"wall7"}
+    assert found.notes == ()
+
+
+def test_a_set_without_groups_says_so(tmp_path):
+    plant(tmp_path, "a/1.png", "b/2.png")
+    (note,) = scan("folder_classification", tmp_path, **CLASSIFICATION).notes
+    assert "each image is a group of its own" in note
+    assert "--config.data.group_pattern=" in note
+
+
 def test_many_files_that_are_no_images_are_noted_once(tmp_path):
     plant(tmp_path, "a/1.png", "b/2.png", *(f"a/{n}.txt" for n in range(12)))
     found = scan("folder_classification", tmp_path, **CLASSIFICATION)
-    assert found.notes == ("12 files are no images and were ignored: .txt 12.",)
+    assert found.notes[0] == "12 files are no images and were ignored: .txt 12."

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from jaxseg import backend, config, experiment, loop, run
@@ -337,3 +338,94 @@ def test_a_random_split_leaks_and_its_run_goes_on_all_the_same(tiny, tmp_path):
         parse(record | dict(data=data)), tmp_path / "split.csv"
     )
     assert again.split.parts == built.split.parts
+
+
+def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_path):
+    _, record = tiny
+    record = record | dict(train=record["train"] | dict(epochs=2))
+    built = experiment.build_experiment(parse(record))
+    training = loop._Training(built, tmp_path)
+    step = training.compiled_step
+
+    def signalled(state, batch):
+        if training.step == built.train_loader.steps_per_epoch - 1:
+            training.signal_name = "SIGTERM"
+        return step(state, batch)
+
+    training.compiled_step = signalled
+    with pytest.raises(loop.Interrupted):
+        training.run_epochs()
+    training.close()
+    assert len(loop.read_history(tmp_path)) == 1
+    loop.train(built, tmp_path)
+    rows = loop.read_history(tmp_path)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(row["val/loss"] for row in rows)
+
+
+def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch):
+    _, record = tiny
+    record = record | dict(train=record["train"] | dict(epochs=4, early_stop=3))
+    values = iter([0.5, 0.4, 0.4, 0.4])
+    validate = loop._Training._validate
+    monkeypatch.setattr(
+        loop._Training,
+        "_validate",
+        lambda self: validate(self) | {"loss": next(values)},
+    )
+    built = experiment.build_experiment(parse(record))
+    loop.train(built, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.best == 2 * built.train_loader.steps_per_epoch
+    checkpoints.close()
+    assert loop.restore_best(built, tmp_path)[1].best_epoch == 2
+
+
+def test_a_metric_that_never_is_a_number_stops_early_without_a_best(
+    tiny, tmp_path, monkeypatch
+):
+    _, record = tiny
+    record = record | dict(train=record["train"] | dict(epochs=4, early_stop=2))
+    validate = loop._Training._validate
+    monkeypatch.setattr(
+        loop._Training,
+        "_validate",
+        lambda self: validate(self) | {"loss": float("nan")},
+    )
+    built = experiment.build_experiment(parse(record))
+    loop.train(built, tmp_path)
+    assert len(loop.read_history(tmp_path)) == 2
+    assert loop.restore_best(built, tmp_path)[1].best is None
+
+
+def test_three_pixel_classes_go_the_whole_way(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        mask = rng.integers(0, 3, (4, 4), np.uint8).repeat(8, 0).repeat(8, 1)
+        for folder, pixels in (("images", mask * 100), ("masks", mask)):
+            path = tmp_path / "data" / folder / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    record = tree(tmp_path, epochs=2, ema_decay=None, accumulate=1)
+    record["model"] |= dict(image_head=False)
+    record["task"] = dict(name="segmentation", threshold="max_f1", min_recall=0.9)
+    for key in ("num_photos", "seed"):
+        del record["data"][key]
+    record["data"] |= dict(
+        name="folder_segmentation",
+        image_dir="images",
+        mask_dir="masks",
+        mask_suffix="",
+        classes=("wall", "crack", "rust"),
+        group_pattern="",
+    )
+    record["loss"] = dict(cross_entropy=dict(weight=1.0, class_weights=()))
+    summary = run.run(parse(record), tmp_path / "run")
+    assert {"iou/wall/pooled", "iou/crack/pooled", "iou/rust/pooled"} <= summary.keys()
+    pictures = list((tmp_path / "run" / "test" / "overlays").glob("*.jpg"))
+    assert len(pictures) == summary["num_images"]
+    rows = list(csv.DictReader((tmp_path / "run/test/results.csv").open(newline="")))
+    assert all(0 <= float(row["prediction"]) <= 1 for row in rows)
+    assert "each image is a group of its own" in capsys.readouterr().out
+    described = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert described["thresholds"] == {}

@@ -349,7 +349,7 @@ def test_a_file_with_a_group_in_two_parts_is_refused(tmp_path):
 # Classes.
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["train", "val"])
 def test_a_part_without_a_sample_of_some_class_is_refused(tmp_path, part):
     parts = {"train": 4, "val": 2, "test": 2}
     names = [(p, i) for p, count in parts.items() for i in range(count)]
@@ -359,6 +359,22 @@ def test_a_part_without_a_sample_of_some_class_is_refused(tmp_path, part):
     error = refusal(records)
     assert error.expected == f"every class in the {part} part"
     assert "no image of class 1" in error.found
+
+
+def test_a_published_test_part_may_lack_a_class():
+    parts = {"train": 4, "val": 2, "test": 2}
+    names = [(p, i) for p, count in parts.items() for i in range(count)]
+    records = [
+        record(f"{p}{i}", label=1 if p == "test" else i % 2, split=p) for p, i in names
+    ]
+    split = make_split(records, settings())
+    assert len(split.indices("test")) == 2
+
+
+def test_too_few_groups_for_every_part_are_refused():
+    records = [record(f"{i}", label=i % 2, group="one photo") for i in range(8)]
+    error = refusal(records)
+    assert "1 group(s), none left for val, test" in error.found
 
 
 def test_a_set_of_one_label_needs_no_other():

@@ -140,7 +140,8 @@ CONFUSIONS = {
             [[8, 0, 0], [0, 0, 0], [0, 0, 0]],
         ],
         np.int32,
-    )
+    ),
+    "score": np.array([0.9, 0.2], np.float32),
 }
 
 
@@ -153,12 +154,22 @@ def test_classes_by_hand():
     assert summary["iou/mean/pooled"] == pytest.approx((12 / 13 + 1 / 2 + 0) / 3)
     assert summary["pixel_accuracy"] == pytest.approx(14 / 16)
     rows = CLASSES.rows(CONFUSIONS, {})
-    assert "prediction" not in rows  # there is no one score
+    np.testing.assert_array_equal(rows["prediction"], CONFUSIONS["score"])
     np.testing.assert_array_equal(rows["decision"], [1, 0])
     np.testing.assert_array_equal(rows["ground_truth"], [1, 0])
     np.testing.assert_array_equal(
         CLASSES.confusion(CONFUSIONS, {}), [[12, 1, 0], [0, 2, 0], [0, 1, 0]]
     )
+
+
+def test_the_score_of_an_image_is_its_least_likely_background():
+    logits = jnp.log(
+        jnp.array([[[[0.9, 0.1, 0.0001], [0.3, 0.3, 0.4], [0.1, 0.9, 1e-4]]]])
+    )
+    mask = jnp.array([[[0, 1, IGNORE]]])
+    counts = CLASSES.counts({"seg_logits": logits}, {"mask": mask})
+    # The third pixel would have 0.9, but it counts nowhere.
+    np.testing.assert_allclose(counts["score"], [0.7], rtol=1e-5)
 
 
 def test_the_largest_logit_decides():

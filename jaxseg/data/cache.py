@@ -27,6 +27,9 @@ from jaxseg.data.images import (
 from jaxseg.errors import InputError
 from jaxseg.types import IGNORE
 
+FORMAT = 1
+"""To be raised when the same files would decode to other pixels than before."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
@@ -45,7 +48,7 @@ class Decoder:
     @property
     def key(self) -> str:
         """Changes when the pixels do."""
-        rule = ("bilinear", "nearest", *dataclasses.astuple(self))
+        rule = (FORMAT, "bilinear", "nearest", *dataclasses.astuple(self))
         return hashlib.sha256(repr(rule).encode()).hexdigest()[:12]
 
     def image(self, data: bytes) -> np.ndarray:

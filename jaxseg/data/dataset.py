@@ -12,7 +12,7 @@ import numpy as np
 from jaxseg import files, paths, progress
 from jaxseg.config import Data
 from jaxseg.data import check
-from jaxseg.data.cache import Decoder, Source, open_source
+from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
 from jaxseg.data.check import CheckedRecord
 from jaxseg.data.prepare import prepare
 from jaxseg.data.splits import Split
@@ -71,8 +71,15 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
         source=source,
         content_hash=checked.content_hash,
         skipped=checked.skipped,
-        notes=(*listing.notes, *checked.notes, cache_note),
+        notes=(*_source_notes(listing), *listing.notes, *checked.notes, cache_note),
     )
+
+
+def _source_notes(listing: Listing) -> tuple[str, ...]:
+    """Whom to cite, for the datasets that know."""
+    if not listing.citation:
+        return ()
+    return (f"cite {listing.citation} (licence: {listing.licence or 'unknown'})",)
 
 
 def refuse_small_parts(split: Split, batch_size: int, num_devices: int) -> None:
@@ -108,7 +115,7 @@ def _make_cache_folder(data: Data) -> Path:
 
 def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Checked:
     """The stored result for an unchanged folder, or a new check."""
-    options = [check.fingerprint(listing), data.palette, data.on_corrupt]
+    options = [FORMAT, check.fingerprint(listing), data.palette, data.on_corrupt]
     name = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:20]
     path = cache_dir / "checked" / f"{name}.json"
     if path.is_file():

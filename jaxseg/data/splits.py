@@ -65,9 +65,7 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
         parts, notes = _fold(records, data), []
     else:
         parts, notes = _keep_or_deal(records, data)
-    published = any(checked.record.split for checked in records)
-    needs_test = data.test_fraction > 0 and not published
-    _refuse_missing_classes(records, parts, needs_test)
+    _refuse_missing_classes(records, parts)
     return Split(tuple(parts), tuple(notes))
 
 
@@ -94,7 +92,9 @@ def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
     if not path.is_file():
         raise InputError(f"one of {', '.join(MODES)} or a csv file", str(path), fix)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(
+            newline="", encoding="utf-8-sig", errors="surrogateescape"
+        ) as file:
             rows = list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError("a csv file", f"{path}: {error}", fix) from None
@@ -220,7 +220,15 @@ def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
 def _deal(records, groups, fractions: Mapping[str, float], seed: int) -> list[str]:
     names, shares = list(fractions), list(fractions.values())
     assigned = assign_groups(_strata(records), groups, shares, seed)
-    return [names[part] for part in assigned.tolist()]
+    parts = [names[part] for part in assigned.tolist()]
+    empty = [name for name in names if name not in parts]
+    if empty:
+        raise InputError(
+            f"enough groups for {', '.join(names)}",
+            f"{groups.max() + 1} group(s), none left for {', '.join(empty)}",
+            "more photos, finer groups, or --config.data.test_fraction=0.0",
+        )
+    return parts
 
 
 def _fractions(data: Data) -> dict[str, float]:
@@ -286,17 +294,21 @@ def _leak_notes(records, parts: Sequence[str]) -> list[str]:
     ]
 
 
-def _refuse_missing_classes(records, parts: Sequence[str], needs_test: bool) -> None:
-    labels = {checked.label for checked in records}
-    for part in PARTS:
+def _refuse_missing_classes(records, parts: Sequence[str]) -> None:
+    """Train and val need every image class; masks need some foreground.
+
+    A test part may lack a class (its metrics are then nan), or be missing altogether.
+    """
+    from_masks = all(checked.record.label is None for checked in records)
+    needed = {1} if from_masks else {checked.label for checked in records}
+    for part in ("train", "val"):
         inside = {c.label for c, p in zip(records, parts, strict=True) if p == part}
-        if part == "test" and not inside and not needs_test:
-            continue  # the user has a test set elsewhere
-        missing = sorted(labels - inside)
+        missing = sorted(needed - inside)
         if missing:
+            what = "with any foreground" if from_masks else f"of class {missing[0]}"
             raise InputError(
                 f"every class in the {part} part",
-                f"no image of class {shorten(missing)} among {len(records)} images",
+                f"no image {what} in it, of {len(records)} images in all",
                 "add images or groups of that class, or try another "
                 "--config.data.split_seed or --config.data.val_fraction",
             )

@@ -40,12 +40,16 @@ def scan(root: Path, *, classes: tuple[str, ...], group_pattern: str) -> Listing
             images = listing.by_id(listing.list_images(part / name), root)
             found |= {key: (path, label, split) for key, path in images.items()}
     _check_counts(root, classes, [label for _, label, _ in found.values()])
-    groups = listing.name_groups(found, group_pattern)
+    groups = listing.name_groups(found, group_pattern, (*listing.SPLITS, *classes))
     records = (
         Record(key, path, None, label, groups[key], split)
         for key, (path, label, split) in sorted(found.items())
     )
-    return Listing(tuple(records), classes, _notes(root, parts, classes, names))
+    notes = (
+        *_notes(root, parts, classes, names),
+        *listing.note_groups(group_pattern),
+    )
+    return Listing(tuple(records), classes, notes)
 
 
 def _split_folders(root: Path) -> dict[str | None, Path]:

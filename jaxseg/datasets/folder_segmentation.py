@@ -60,12 +60,13 @@ def scan(
         splits |= dict.fromkeys(found[0], split)
         mask_files += listing.list_images(mask_folder)
     _require_pairs(images, masks, mask_files, f"'{mask_dir}'", mask_suffix)
-    groups = listing.name_groups(images, group_pattern)
+    groups = listing.name_groups(images, group_pattern, listing.SPLITS)
     records = (
         Record(key, images[key], masks[key], None, groups[key], splits[key])
         for key in sorted(images)
     )
-    return Listing(tuple(records), tuple(classes), listing.note_ignored(root))
+    notes = (*listing.note_ignored(root), *listing.note_groups(group_pattern))
+    return Listing(tuple(records), tuple(classes), notes)
 
 
 def _folders(root: Path, image_dir: str, mask_dir: str):

@@ -90,15 +90,36 @@ def by_id(paths: Iterable[Path], folder: Path, prefix: str = "") -> dict[str, Pa
     return named
 
 
-def name_groups(ids: Iterable[str], pattern: str) -> dict[str, str]:
+def _below(name: str, above: set[str]) -> str:
+    """An id without the leading folders of these names."""
+    *folders, last = name.split("/")
+    while folders and folders[0] in above:
+        folders.pop(0)
+    return "/".join([*folders, last])
+
+
+def note_groups(pattern: str) -> tuple[str, ...]:
+    """What a set without groups risks."""
+    if pattern:
+        return ()
+    return (
+        "each image is a group of its own; if several come from one photo, name it: "
+        r" --config.data.group_pattern='(.+)_\d+$' groups wall7_1 and wall7_2",
+    )
+
+
+def name_groups(
+    ids: Iterable[str], pattern: str, above: Iterable[str] = ()
+) -> dict[str, str]:
     """Group of every id: the first group of the pattern in it, or the whole match.
 
-    >>> name_groups(["a_7_1", "a_7_2"], r"a_(\\d+)_")
-    {'a_7_1': '7', 'a_7_2': '7'}
+    >>> name_groups(["train/a_7_1", "test/a_7_2"], r"(.+)_\\d+$", above=SPLITS)
+    {'train/a_7_1': 'a_7', 'test/a_7_2': 'a_7'}
 
     Args:
-      pattern: regular expression, searched anywhere in an id; '' makes each image its
-        own group.
+      pattern: regular expression, searched in an id without the folders `above`; ''
+        makes each image its own group.
+      above: names of leading folders that say nothing about the group: splits, classes.
 
     Raises:
       InputError: the pattern is no regular expression, or is not in every id.
@@ -107,7 +128,7 @@ def name_groups(ids: Iterable[str], pattern: str) -> dict[str, str]:
     if not pattern:
         return {name: name for name in ids}
     try:
-        found = {name: re.search(pattern, name) for name in ids}
+        found = {name: re.search(pattern, _below(name, set(above))) for name in ids}
     except re.error as error:
         raise InputError(
             "data.group_pattern to be a regular expression",

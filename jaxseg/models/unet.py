@@ -81,13 +81,9 @@ class UNet(nn.Module):
     image_head: bool
     dtype: jnp.dtype = jnp.float32
 
-    @property
-    def stride(self) -> int:
-        return 2 ** (len(self.widths) - 1)
-
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
-        check_stride(image.shape[1:3], self.stride)
+        check_stride(image.shape[1:3], 2 ** (len(self.widths) - 1))
         skips = []
         x = image.astype(self.dtype)
         for level in range(len(self.widths)):

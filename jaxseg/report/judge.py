@@ -1,6 +1,7 @@
 """Judges a trained network on one part and leaves the files that people look at."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def judge(
     results.write_metrics(folder / "metrics.json", summary)
     confusion = task.confusion(counts, thresholds)
     curves.save_confusion(folder / "confusion.png", confusion, task.classes)
-    _save_curves(counts, thresholds, summary, folder)
+    _save_curves(counts, thresholds, summary, task.classes[1], folder)
     _save_overlays(experiment, variables, thresholds, rows, positions, folder)
     results.print_table(summary, f"{part} set", console)
     for name in never_predicted(confusion[None], task.classes):
@@ -78,7 +79,13 @@ def _counts(experiment: Experiment, variables: Any, part: str) -> Counts:
     return collect_counts(experiment.eval_step, variables, loader, experiment.mesh)
 
 
-def _save_curves(counts: Counts, thresholds: Thresholds, summary: dict, folder: Path):
+def _save_curves(
+    counts: Counts,
+    thresholds: Thresholds,
+    summary: dict,
+    foreground: str,
+    folder: Path,
+) -> None:
     """PR (and for image scores ROC) curves of every binary decision."""
     if "image" in thresholds and _has_both(counts["label"]):
         scores, threshold = counts["image_probs"][:, 0], thresholds["image"].value
@@ -102,18 +109,16 @@ def _save_curves(counts: Counts, thresholds: Thresholds, summary: dict, folder: 
             (false_alarms, summary["recall"]),
         )
     if "mask" in thresholds and counts["histogram"][:, 1].any():
-        (name,) = (key for key in summary if key.startswith("ap/"))
         recall, precision, _ = metrics.pixel_curve(counts["histogram"])
-        crack = name.split("/")[1]
         chosen = (
-            summary[f"recall/{crack}/pooled"],
-            summary[f"precision/{crack}/pooled"],
+            summary[f"recall/{foreground}/pooled"],
+            summary[f"precision/{foreground}/pooled"],
         )
         curves.save_precision_recall(
             folder / "precision_recall_pixel.png",
             recall,
             precision,
-            summary[name],
+            summary[f"ap/{foreground}/pooled"],
             chosen,
             thresholds["mask"].value,
         )
@@ -139,7 +144,8 @@ def _save_overlays(
         batch_size=experiment.run.train.batch_size,
         workers=1,
     )
-    (folder / "overlays").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "overlays", ignore_errors=True)
+    (folder / "overlays").mkdir(parents=True)
     done = 0
     for batch in track(loader, len(loader), "Drawing overlays", quiet=True):
         probs = experiment.predict_step(
@@ -184,7 +190,7 @@ def _draw(picture: _Picture, classes, thresholds: Thresholds, folder: Path) -> N
         drawn = overlays.draw_overlay(
             picture.image,
             picture.truth,
-            picture.probs[..., 0] if "mask" in thresholds else picture.probs.max(-1),
+            _foreground(picture.probs),
             _decide(picture.probs, thresholds),
             classes=classes,
             title=title,
@@ -196,6 +202,11 @@ def classes_of(row: dict, classes, has_mask: bool) -> tuple[str, str]:
     """Decision and truth of an image in words."""
     names = ("clean", "defect") if has_mask else classes
     return names[int(row["decision"])], names[int(row["ground_truth"])]
+
+
+def _foreground(probs: np.ndarray) -> np.ndarray:
+    """[H, W] probability of any class but the background, from [H, W, K]."""
+    return probs[..., 0] if probs.shape[-1] == 1 else 1.0 - probs[..., 0]
 
 
 def _decide(probs: np.ndarray, thresholds: Thresholds) -> np.ndarray:

@@ -53,7 +53,11 @@ def write_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics.json: keys sorted, arrays as lists, NaN and infinity as null."""
     text = json.dumps(
-        _to_json(metrics), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+        files.to_json(metrics),
+        sort_keys=True,
+        indent=2,
+        ensure_ascii=False,
+        allow_nan=False,
     )
     _write_whole(path, text + "\n")
 
@@ -148,17 +152,6 @@ def _to_cell(value: Any) -> str:
     text = "" if _is_undefined(value) else str(value)
     is_formula = isinstance(value, str) and text.startswith(FORMULA_STARTS)
     return f"'{text}" if is_formula else text
-
-
-def _to_json(value: Any) -> Any:
-    """The value in types that JSON knows."""
-    if isinstance(value, Mapping):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _to_json(value.tolist())
-    return None if _is_undefined(value) else value
 
 
 def _write_whole(path: Path, text: str) -> None:
