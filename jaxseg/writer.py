@@ -1,6 +1,7 @@
 """What a run says while it works: metrics.csv, TensorBoard events, a line per epoch."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class Writer:
         self.history.append(row)
         self._write_csv()
         for name, value in row.items():
-            self._events.add_scalar(name, value, step)
+            if math.isfinite(value):  # TensorBoard has no place for the others
+                self._events.add_scalar(name, value, step)
         self._events.flush()
         line = "  ".join(f"{name} {text}" for name, text in headline.items())
         console.print(line, markup=False)

@@ -276,7 +276,7 @@ def own_split(root):
 
 def test_a_photo_in_two_parts_of_the_users_own_split(refuse, tmp_path):
     own_split(tmp_path / "data")
-    error = refuse("folder_segmentation", r"data.group_pattern=/(.+)_\d+$")
+    error = refuse("folder_segmentation", r"data.group_pattern=(.+)_\d+$")
     assert "1 group(s) in two splits (both)" in error
     assert "--config.data.split=published" in error
 
@@ -331,7 +331,7 @@ def test_a_batch_larger_than_the_training_part(refuse, tmp_path):
         ("model.bn_group=-2", "config.model.bn_group"),
         ("model.dropout=(0.0,)", "config.model.dropout"),
         ("model.widths=(0,8)", "config.model.widths"),
-        ("model.name=[]", "config.model.name is []; choose from unet"),
+        ("model.name=[]", "config.model.name is '[]'; choose from unet"),
         ("train.batch_size=7", "--config.train.batch_size=8"),
         ("seed=-1", "config.seed"),
         ("data.split_seed=-1", "config.data.split_seed"),

@@ -192,7 +192,7 @@ SEGMENTATION = dict(
     classes=("background", "crack"),
     group_pattern=synthetic.GROUP_PATTERN,
 )
-CLASSIFICATION = dict(classes=("intact", "cracked"), group_pattern=r"/(.+)_\d+$")
+CLASSIFICATION = dict(classes=("intact", "cracked"), group_pattern=r"(.+)_\d+$")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def scan(root: Path, *, classes: tuple[str, ...], group_pattern: str) -> Listing
     Args:
       classes: folder names in the order of their ids; () means all folders, sorted.
       group_pattern: regular expression whose first group (or whole match), searched in
-        the id ('cracked/photo3_1'), names what must not be split apart; '' = each image
-        for itself.
+        the id without its split and class folders ('photo3_1'), names what must not be
+        split apart; '' = each image for itself.
 
     Raises:
       InputError: missing, empty or wrong folders; two images of one name; a pattern

@@ -38,8 +38,8 @@ def scan(
       mask_suffix: what the name of a mask has more than that of its image.
       classes: name of every pixel class by id, ('background', 'crack') if binary.
       group_pattern: regular expression whose first group (or whole match), searched in
-        the id ('photo3_1', 'train/photo3_1'), names what must not be split apart;
-        '' = each image for itself.
+        the id without its split folder ('photo3_1'), names what must not be split
+        apart; '' = each image for itself.
 
     Raises:
       InputError: missing, empty or wrong folders; images and masks that do not pair;
