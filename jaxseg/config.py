@@ -121,14 +121,19 @@ class Schemas:
     augment: Callable
 
 
-def parse(tree: Mapping[str, Any], schemas: Schemas) -> Run:
+def parse(
+    tree: Mapping[str, Any], schemas: Schemas, problems: Sequence[str] = ()
+) -> Run:
     """Turns the record of a config file into a `Run`.
+
+    Args:
+      problems: what was wrong already, with overrides; joins the list.
 
     Raises:
       InputError: names every unknown, missing or mistyped key, and every value that
         contradicts another one, with the nearest valid name.
     """
-    problems: list[str] = []
+    problems = list(problems)
     tree = dict(tree)
     _compare_keys("config", tree, GROUPS, GROUPS, problems)
     groups = {name: _as_group(tree, name, problems) for name in GROUPS[1:]}

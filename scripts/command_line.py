@@ -84,21 +84,7 @@ def load_run(workdir: Path, overrides: Sequence[str], schemas) -> config.Run:
 
 def _parse(tree: dict[str, Any], overrides: Sequence[str], schemas) -> config.Run:
     wrong = [problem for text in overrides if (problem := _apply(tree, text))]
-    try:
-        run = config.parse(tree, schemas)
-    except InputError as error:
-        if not wrong:
-            raise
-        raise InputError(
-            error.expected, "\n  ".join([error.found, *wrong]), error.fix
-        ) from None
-    if wrong:
-        raise InputError(
-            "overrides of keys that the config has",
-            "\n  ".join([f"{len(wrong)} problem(s):", *wrong]),
-            "correct the --config.… arguments",
-        )
-    return run
+    return config.parse(tree, schemas, wrong)
 
 
 def _read(path: Path) -> dict[str, Any]:
