@@ -61,7 +61,7 @@ def get_config():
             ),
             train=dict(
                 batch_size=16,
-                epochs=12,
+                epochs=8,
                 early_stop=None,
                 precision="auto",
                 monitor="dice/crack/pooled",
