@@ -46,6 +46,35 @@ def make_train_step(
         return loss, updated.get("batch_stats", {})
 
     gradient = jax.value_and_grad(objective, has_aux=True)
+    differentiate = _make_differentiate(gradient, accumulate)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key_augment, key_dropout = jax.random.split(key)
+        batch = augment(key_augment, batch)
+        loss, batch_stats, grads = differentiate(state, batch, key_dropout)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Scaling finished updates scales decoupled weight decay with them, as a lower
+        # learning rate would.
+        updates = jax.tree.map(lambda u: state.plateau.scale * u, updates)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = update_ema(ema, params, batch_stats, ema_decay)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, {"loss": loss}
+
+    return train_step
+
+
+def _make_differentiate(gradient: Callable, accumulate: int) -> Callable:
+    """`(state, batch, key) -> (loss, batch_stats, grads)`, in micro-batches or not."""
 
     def whole_batch(state, batch, key):
         (loss, batch_stats), grads = gradient(
@@ -72,31 +101,7 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / accumulate, grads)
         return loss / accumulate, batch_stats, grads
 
-    differentiate = whole_batch if accumulate == 1 else in_parts
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key_augment, key_dropout = jax.random.split(key)
-        batch = augment(key_augment, batch)
-        loss, batch_stats, grads = differentiate(state, batch, key_dropout)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        # Scaling finished updates scales decoupled weight decay with them, as a lower
-        # learning rate would.
-        updates = jax.tree.map(lambda u: state.plateau.scale * u, updates)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema is not None:
-            ema = update_ema(ema, params, batch_stats, ema_decay)
-        state = state.replace(
-            step=state.step + 1,
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            ema=ema,
-        )
-        return state, {"loss": loss}
-
-    return train_step
+    return whole_batch if accumulate == 1 else in_parts
 
 
 def make_eval_step(
