@@ -8,7 +8,6 @@ when it is complete. The newest is always kept, beside the best.
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -68,7 +67,7 @@ class Checkpoints:
         """The state and the host's record of a step.
 
         Args:
-          abstract: shapes, dtypes and shardings (`abstract_state`).
+          abstract: shapes, dtypes and shardings of the state.
         """
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract),
@@ -83,15 +82,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
-
-
-def abstract_state(state: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of a state, without its values."""
-
-    def describe(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-    return jax.tree.map(describe, state)
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from clu import parameter_overview
 
 from jaxseg import backend, metrics, optim, parallel, train_state
-from jaxseg.checkpoints import Checkpoints, abstract_state
+from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
@@ -101,7 +101,7 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
 
 
 def abstract_of(experiment: Experiment) -> TrainState:
-    """Shapes, dtypes and shardings of the state, for `Checkpoints.restore`."""
+    """Shapes, dtypes and shardings of the state."""
     sharding = parallel.replicated(experiment.mesh)
     shapes = jax.eval_shape(experiment.init)
     return jax.tree.map(
@@ -125,7 +125,7 @@ class _Training:
         self.writer = Writer(workdir, self.progress.history)
         self.signal_name = ""
         self.step = int(self.state.step)
-        self.compiled_step = _compile(experiment, self.state)
+        self.compiled_step = _compile(experiment)
         self.val_loader = experiment.eval_loader("val")
 
     def run_epochs(self) -> None:
@@ -353,11 +353,11 @@ def _out_of_memory(batch_size: int) -> InputError:
     )
 
 
-def _compile(experiment: Experiment, state: TrainState):
+def _compile(experiment: Experiment):
     """The train step for this one shape: it cannot be traced a second time."""
     started = time.monotonic()
     lowered = experiment.train_step.lower(
-        abstract_state(state), experiment.abstract_batch
+        abstract_of(experiment), experiment.abstract_batch
     )
     compiled = lowered.compile()
     console.print(f"- train step compiled in {time.monotonic() - started:.1f} s")
