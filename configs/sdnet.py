@@ -15,7 +15,13 @@ def get_config():
         dict(
             seed=0,
             task=dict(name="classification", threshold="max_f1", min_recall=0.95),
-            model=dict(name="resnet", depth=18, bn_group=None),
+            model=dict(
+                name="classifier",
+                encoder="resnet18",
+                bn_group=None,
+                drop_path=0.0,
+                dropout=0.0,
+            ),
             data=dict(
                 name="sdnet2018",
                 dir="SDNET2018",

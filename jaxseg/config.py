@@ -36,6 +36,16 @@ class Spec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Model:
+    """The network, and the weights it starts from (at most one of the three)."""
+
+    network: Spec
+    encoder_weights: str = ""  # 'PATH.safetensors' or 'hf:REPO', published by others
+    encoder_init: str = ""  # 'runs/…/model': the encoder of a model trained here
+    init: str = ""  # 'runs/…/model' or 'smp:PATH.safetensors': the whole network
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """What is read and how; keys of the dataset's own are in `source.kwargs`."""
 
@@ -103,7 +113,7 @@ class Run:
 
     seed: int
     task: Spec
-    model: Spec
+    model: Model
     data: Data
     loss: Mapping[str, Mapping[str, Any]]
     optim: Optim
@@ -142,7 +152,7 @@ def parse(
     run = Run(
         seed=tree.get("seed", 0),
         task=_spec("config.task", groups["task"], schemas.tasks, problems),
-        model=_spec("config.model", groups["model"], schemas.models, problems),
+        model=_model(groups["model"], schemas, problems),
         data=_data(groups["data"], schemas, problems),
         loss=_losses(groups["loss"], schemas.losses, problems),
         optim=_optim(groups["optim"], problems),
@@ -161,10 +171,10 @@ def parse(
 def to_dict(run: Run) -> dict[str, Any]:
     """The resolved run in the shape of the config file, ready for JSON."""
     tree = dataclasses.asdict(run)
-    for group in ("task", "model"):
-        tree[group] = {"name": tree[group]["name"], **tree[group]["kwargs"]}
-    source = tree["data"].pop("source")
-    tree["data"] = {"name": source["name"], **tree["data"], **source["kwargs"]}
+    tree["task"] = {"name": run.task.name, **run.task.kwargs}
+    for group, spec in (("model", "network"), ("data", "source")):
+        named = tree[group].pop(spec)
+        tree[group] = {"name": named["name"], **named["kwargs"], **tree[group]}
     return tree
 
 
@@ -238,6 +248,13 @@ def _losses(group: dict, choices: Mapping[str, Callable], problems) -> dict[str,
     return terms
 
 
+def _model(group: dict, schemas: Schemas, problems: list[str]) -> Model:
+    own = [f.name for f in dataclasses.fields(Model) if f.name != "network"]
+    starts = {key: group.pop(key) for key in own if key in group}
+    network = _spec("config.model", group, schemas.models, problems)
+    return _record("config.model", Model, {**starts, "network": network}, problems)
+
+
 def _data(group: dict, schemas: Schemas, problems: list[str]) -> Data:
     own = [f.name for f in dataclasses.fields(Data) if f.name != "source"]
     others = {k: group.pop(k) for k in list(group) if k not in own}
@@ -296,8 +313,15 @@ def _compare_keys(where, group, known, required, problems) -> None:
 
 def _contradictions(run: Run) -> list[str]:
     """What single keys cannot know: values that do not fit together."""
-    data, optim, train = run.data, run.optim, run.train
+    model, data, optim, train = run.model, run.data, run.optim, run.train
     problems = [f"config.{text}" for text in out_of_bounds(flatten(to_dict(run)))]
+    starts = [
+        k for k in ("encoder_weights", "encoder_init", "init") if getattr(model, k)
+    ]
+    if len(starts) > 1:
+        problems.append(
+            f"config.model: only one of {', '.join(starts)} can be the start"
+        )
     if train.batch_size % max(train.accumulate, 1):
         problems.append(
             f"config.train.accumulate={train.accumulate} does not divide "
@@ -339,7 +363,8 @@ def _contradictions(run: Run) -> list[str]:
 
 def _optional_keys(path: Sequence[str]) -> dict[str, Any]:
     """Machinery keys of a group, and their defaults."""
-    owner = {("data",): Data, ("optim",): Optim, ("train",): Train}.get(tuple(path))
+    owners = {"model": Model, "data": Data, "optim": Optim, "train": Train}
+    owner = owners.get(".".join(path))
     fields = dataclasses.fields(owner) if owner else ()
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 

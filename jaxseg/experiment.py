@@ -1,6 +1,7 @@
 """Everything that a config names, built: data, task, network, steps."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
+from jaxseg.pretrained import load_start
 from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
 from jaxseg.types import Batch, Outputs
@@ -36,7 +38,8 @@ class Experiment:
 
     Attributes:
       abstract_batch: shapes, dtypes and shardings of a training batch.
-      init: makes the state before the first step, on the devices.
+      init: makes a state of random weights, on the devices.
+      load_start: reads the weights to start from, once; None without any.
       train_step: compiled `(state, batch) -> (state, logs)`; gives up the old state.
       eval_step: compiled `(variables, batch) -> counts`.
       predict_step: compiled `(variables, batch) -> probabilities`.
@@ -53,10 +56,16 @@ class Experiment:
     abstract_batch: Batch
     train_loader: TrainLoader
     init: Callable[[], TrainState]
+    load_start: Callable[[], dict[str, Any] | None]
     train_step: Callable
     eval_step: Callable
     predict_step: Callable
     schedule: Callable
+
+    def start(self) -> TrainState:
+        """The state before the first step."""
+        state, loaded = self.init(), self.load_start()
+        return state if loaded is None else train_state.start_from(state, loaded)
 
     def eval_loader(self, part: str) -> EvalLoader:
         """The images of a part, in order."""
@@ -83,8 +92,8 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     scan = DATASETS[run.data.source.name]
     listing = scan(Path(run.data.dir).expanduser(), **run.data.source.kwargs)
     task = TASKS[run.task.name](listing.classes, make_loss(run.loss), **run.task.kwargs)
-    model = MODELS[run.model.name](
-        num_outputs(listing.classes), jnp.dtype(precision), **run.model.kwargs
+    model = MODELS[run.model.network.name](
+        num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
     )
     has_masks = any(record.mask for record in listing.records)
     batch = _abstract_batch(run, has_masks, mesh)
@@ -113,6 +122,11 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         abstract_batch=batch,
         train_loader=loader,
         init=_make_init(run, model, optimizer, mesh),
+        load_start=functools.cache(
+            lambda: load_start(
+                run.model, run.data, _variables_and_outputs(run, model)[0]
+            )
+        ),
         train_step=_make_train_step(run, model, task, optimizer, normalize, mesh),
         eval_step=parallel.compile_batch_step(eval_step, mesh),
         predict_step=parallel.compile_batch_step(predict_step, mesh),
@@ -215,7 +229,7 @@ def _refuse_misfits(run: Run) -> None:
             "--config.data.augment.transpose=0.0",
         )
     micro_batch = run.train.batch_size // run.train.accumulate
-    group = run.model.kwargs["bn_group"] or micro_batch
+    group = run.model.network.kwargs["bn_group"] or micro_batch
     if micro_batch % group:
         raise InputError(
             "batch-norm groups that fill the (micro-)batch evenly",
@@ -243,9 +257,9 @@ def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) 
     if missing:
         raise InputError(
             f"a network that gives {' and '.join(task.needs)}, for {name}",
-            f"config.model.name={run.model.name} gives {' and '.join(outputs)}",
+            f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
             "a unet for masks (with image_head=True for task joint), "
-            "a resnet or simple_cnn for image classes",
+            "a classifier or simple_cnn for image classes",
         )
 
 

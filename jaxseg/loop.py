@@ -153,7 +153,7 @@ class _Training:
     def _restore_or_init(self) -> tuple[TrainState, Progress]:
         latest = self.checkpoints.latest
         if latest is None:
-            state = self.experiment.init()
+            state = self.experiment.start()
             overview = parameter_overview.get_parameter_overview(
                 state.params, include_stats=False
             )

@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxseg.types import Array
@@ -40,6 +41,25 @@ def conv(image: Array, kernel: Array, *, stride: int = 1, padding: Padding) -> A
     if jax.default_backend() != "cpu":
         return _plain_conv(image, kernel, stride, padding)
     return _canonical_conv(image, kernel, stride, padding)
+
+
+def depthwise_conv(
+    image: Array, kernel: Array, *, stride: int = 1, padding: Padding
+) -> Array:
+    """Convolution of every channel with a kernel of its own.
+
+    Args:
+      image: [N, H, W, C].
+      kernel: [kh, kw, C], same dtype.
+      stride: pixels, in both directions.
+      padding: zeros around the image.
+
+    Returns:
+      [N, h, w, C].
+    """
+    if jax.default_backend() != "cpu":
+        return _plain_depthwise(image, kernel, stride, padding)
+    return _shifted_depthwise(image, kernel, stride, padding)
 
 
 def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
@@ -163,3 +183,79 @@ def _pool_axis(image: Array, window: int, stride: int, axis: int) -> Array:
         for i in range(window)
     ]
     return functools.reduce(jnp.maximum, slices)
+
+
+def _plain_depthwise(image: Array, kernel: Array, stride: int, padding: Padding):
+    return lax.conv_general_dilated(
+        image,
+        kernel[:, :, None],
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=image.shape[-1],
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted_depthwise(image, kernel, stride, padding):
+    """`_plain_depthwise` as one multiply-add per tap, and gradients of that form.
+
+    XLA:CPU runs grouped convolutions one channel at a time, 5 to 30 times slower.
+    """
+    h, w = (
+        (size + sum(border) - taps) // stride + 1
+        for size, border, taps in zip(
+            image.shape[1:3], padding, kernel.shape[:2], strict=True
+        )
+    )
+    image = _pad(image, padding)
+    taps = (
+        _tap(image, i, j, h, w, stride) * kernel[i, j].reshape(1, 1, 1, -1)
+        for i, j in np.ndindex(kernel.shape[:2])
+    )
+    return functools.reduce(jnp.add, taps)
+
+
+def _depthwise_forward(image, kernel, stride, padding):
+    return _shifted_depthwise(image, kernel, stride, padding), (image, kernel)
+
+
+def _depthwise_backward(stride, padding, saved, grad):
+    image, kernel = saved
+    kh, kw = kernel.shape[:2]
+    (top, bottom), (left, right) = padding
+    padded = _pad(image, padding)
+    wide = grad.astype(jnp.float32)
+    h, w = grad.shape[1:3]
+    kernel_grad = [
+        (_tap(padded, i, j, h, w, stride) * wide).sum((0, 1, 2))
+        for i, j in np.ndindex(kh, kw)
+    ]
+    kernel_grad = jnp.stack(kernel_grad).reshape(kernel.shape).astype(kernel.dtype)
+    # The image gradient: a forward convolution of the gradient, zeros between strides.
+    rows, columns = (
+        size + sum(border) - taps + 1
+        for size, border, taps in zip(image.shape[1:3], padding, (kh, kw), strict=True)
+    )
+    spread = [(0, 0, 0)]
+    for size, wanted in ((h, rows), (w, columns)):
+        spread.append((0, wanted - (size - 1) * stride - 1, stride - 1))
+    grad = lax.pad(grad, jnp.zeros((), grad.dtype), [*spread, (0, 0, 0)])
+    full = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
+    return _shifted_depthwise(grad, kernel[::-1, ::-1], 1, full), kernel_grad
+
+
+_shifted_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _pad(image: Array, padding: Padding) -> Array:
+    """Zeros around an image; negative numbers crop it."""
+    config = [(0, 0, 0), *((*border, 0) for border in padding), (0, 0, 0)]
+    return lax.pad(image, jnp.zeros((), image.dtype), config)
+
+
+def _tap(padded: Array, i: int, j: int, h: int, w: int, stride: int) -> Array:
+    """The pixels [N, h, w, C] that tap (i, j) of a kernel sees."""
+    n, _, _, c = padded.shape
+    stop = (n, i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, c)
+    return lax.slice(padded, (0, i, j, 0), stop, (1, stride, stride, 1))

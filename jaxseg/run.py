@@ -91,8 +91,9 @@ def describe(
     """model.json: all that is needed to use the weights, and how good they are."""
     data = built.run.data
     tree = config.to_dict(built.run)
+    network = built.run.model.network
     return {
-        "model": tree["model"],
+        "model": {"name": network.name, **network.kwargs},
         "task": tree["task"],
         "classes": built.task.classes,
         "preprocessing": {
@@ -126,6 +127,8 @@ def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
         "precision": built.precision,
         "steps_per_epoch": built.train_loader.steps_per_epoch,
     }
+    if not keep:
+        built.load_start()  # wrong weights are refused before the folder is made
     workdir.open_workdir(folder, run_config, facts, restart=restart)
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.split)

@@ -71,6 +71,29 @@ def init_train_state(
     )
 
 
+def start_from(state: TrainState, loaded: dict[str, Any]) -> TrainState:
+    """The state with the loaded leaves in place of its own, in the average too.
+
+    Args:
+      loaded: arrays nested like {'params': …, 'batch_stats': …}, some of the leaves.
+    """
+
+    def merge(tree, part):
+        if not isinstance(tree, dict):
+            copy = jnp.array(part)  # donated buffers must not be shared
+            return jax.device_put(copy, tree.sharding)
+        return tree | {name: merge(tree[name], part[name]) for name in part}
+
+    def merged(variables):
+        return merge(variables, loaded)
+
+    variables = merged({"params": state.params, "batch_stats": state.batch_stats})
+    ema = state.ema
+    if ema is not None:
+        ema = ema.replace(variables=merged(ema.variables))
+    return state.replace(**variables, ema=ema)
+
+
 def inference_variables(state: TrainState) -> dict[str, Any]:
     """What evaluation and export use: the moving average if there is one."""
     if state.ema is not None:

@@ -33,9 +33,10 @@ UNET = dict(
     head_kernel=1,
     image_head=False,
 )
+RESNET18 = dict(encoder="resnet18", bn_group=None, drop_path=0.0, dropout=0.0)
 NETWORKS = {  # name -> (name in MODELS, its keys, name in TASKS)
     "unet": ("unet", UNET, "segmentation"),
-    "resnet18": ("resnet", dict(depth=18, bn_group=None), "classification"),
+    "resnet18": ("classifier", RESNET18, "classification"),
 }
 
 

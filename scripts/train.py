@@ -28,7 +28,15 @@ def run(arguments: list[str]) -> None:
         action="store_true",
         help="archive the run in the folder and begin anew",
     )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from a whole network: runs/NAME/model, or smp:FILE.safetensors of "
+        "segmentation_models.pytorch; the same as --config.model.init",
+    )
     options = parser.parse_args(plain)
+    if options.init:
+        overrides.append(f"model.init={options.init}")
 
     from jaxseg import run as program
 

@@ -169,7 +169,7 @@ def test_the_child_process_answers_as_the_twin_in_this_process(tiny, torch_twin)
 
 
 def test_the_resnet_of_the_twin_has_the_weights_and_logits_of_ours(torch_twin):
-    network = MODELS["resnet"](1, jnp.float32, depth=18, bn_group=None)
+    network = MODELS["classifier"](1, jnp.float32, **benchmark_step.RESNET18)
     generator = np.random.default_rng(0)
     image = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))

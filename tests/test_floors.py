@@ -36,6 +36,8 @@ FLOORS = {
     "checkpoints": 3.0,
     "writer": 3.0,
     "export": 3.0,
+    "torch_names": 3.0,
+    "pretrained": 3.5,
     "workdir": 3.0,
     "experiment": 4.0,
     "evaluate": 4.0,

@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 
 from jaxseg import parallel
 from jaxseg.errors import InputError
-from jaxseg.models import MODELS, layers, resnet, simple_cnn, unet
+from jaxseg.models import MODELS, classifier, encoder_unet, layers, simple_cnn, unet
 from jaxseg.models.resnet import BLOCKS, BasicBlock, ResNetEncoder
 from jaxseg.models.unet import DoubleConv
 
@@ -26,6 +26,23 @@ def unet_of(widths, num_outputs=1, dtype=jnp.float32, **changes):
         image_head=False,
     )
     return unet(num_outputs, dtype, widths=widths, **{**keys, **changes})
+
+
+def classifier_of(encoder, num_outputs=1, dtype=jnp.float32):
+    return classifier(
+        num_outputs, dtype, encoder=encoder, bn_group=None, drop_path=0.0, dropout=0.0
+    )
+
+
+def encoder_unet_of(encoder, num_outputs=1, dtype=jnp.float32, **changes):
+    keys = dict(
+        skips="blocks",
+        decoder_widths=(256, 128, 64, 32, 16),
+        bn_group=None,
+        drop_path=0.0,
+        image_head=False,
+    )
+    return encoder_unet(num_outputs, dtype, encoder=encoder, **{**keys, **changes})
 
 
 def shapes_of(model, size=(32, 32), channels=3):
@@ -75,12 +92,12 @@ PUBLISHED = {
         simple_cnn(1, jnp.float32, bn_group=None, dropout=0.5),
     ),
     # torchvision's 11,689,512 less its head of 512 * 1000 + 1000, plus 512 + 1
-    "ResNet-18": (11_177_025, resnet(1, jnp.float32, depth=18, bn_group=None)),
+    "ResNet-18": (11_177_025, classifier_of("resnet18")),
     # torchvision's 21,797,672 less the same head is 21,284,672. By hand, convolutions
     # and their norms (2 numbers a channel): stem 9,408 + 128; stage 1 with 3 blocks
     # 221,952; stage 2 with 4: 1,116,416; stage 3 with 6: 6,822,400; stage 4 with 3:
     # 13,114,368; sum 21,284,672. One logit adds 512 + 1.
-    "ResNet-34": (21_285_185, resnet(1, jnp.float32, depth=34, bn_group=None)),
+    "ResNet-34": (21_285_185, classifier_of("resnet34")),
 }
 
 
@@ -95,7 +112,8 @@ def test_networks_have_the_published_number_of_parameters(name):
 
 TINY = {
     "unet": unet_of((4, 8), 3, jnp.bfloat16, image_head=True, norm="batch"),
-    "resnet": resnet(3, jnp.bfloat16, depth=18, bn_group=None),
+    "encoder_unet": encoder_unet_of("resnet18", 3, jnp.bfloat16, image_head=True),
+    "classifier": classifier_of("tf_efficientnet_b0", 3, jnp.bfloat16),
     "simple_cnn": simple_cnn(3, jnp.bfloat16, bn_group=None, dropout=0.5),
 }
 
@@ -103,10 +121,11 @@ TINY = {
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_float32_and_of_the_documented_shape(name, channels):
-    outputs, variables = shapes_of(TINY[name], size=(32, 48), channels=channels)
+    outputs, variables = shapes_of(TINY[name], size=(32, 64), channels=channels)
     wanted = {
-        "unet": {"seg_logits": (2, 32, 48, 3), "cls_logits": (2, 1)},
-        "resnet": {"cls_logits": (2, 3)},
+        "unet": {"seg_logits": (2, 32, 64, 3), "cls_logits": (2, 1)},
+        "encoder_unet": {"seg_logits": (2, 32, 64, 3), "cls_logits": (2, 1)},
+        "classifier": {"cls_logits": (2, 3)},
         "simple_cnn": {"cls_logits": (2, 3)},
     }
     assert {key: logits.shape for key, logits in outputs.items()} == wanted[name]
@@ -132,14 +151,14 @@ def test_a_size_that_cannot_be_halved_is_refused_with_one_that_can(
 
 
 def test_the_features_of_a_resnet_halve_and_widen():
-    features, _ = shapes_of(ResNetEncoder(18, None), size=(64, 96))
+    features, _ = shapes_of(ResNetEncoder(18, None, 0.0), size=(64, 96))
     wanted = [(2, 64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
     assert [feature.shape[:3] for feature in features] == wanted
     assert [feature.shape[3] for feature in features] == [64, 64, 128, 256, 512]
 
 
 def test_a_block_whose_last_norm_is_silent_passes_its_input_on():
-    block = BasicBlock(4, 1, None, jnp.float32)
+    block = BasicBlock(4, 1, None, 0.0, jnp.float32)
     variables = random_variables(block, size=(6, 5), channels=4)
     norm = variables["params"]["layer_2"]["norm"]
     norm.update(scale=np.zeros(4, np.float32), bias=np.zeros(4, np.float32))
@@ -436,7 +455,7 @@ def torch_resnet(torch, variables, image, strides):
 
 def test_the_resnet_equals_one_in_pytorch(torch, monkeypatch):
     monkeypatch.setitem(BLOCKS, 18, (1, 1))  # two stages show all there is
-    model = resnet(3, jnp.float32, depth=18, bn_group=None)
+    model = classifier_of("resnet18", 3)
     variables, image = random_variables(model), pictures(2, 31, 33, 3)
     found = jax.jit(functools.partial(model.apply, train=False))(variables, image)
     wanted = torch_resnet(torch, variables, image, strides=(1, 2))

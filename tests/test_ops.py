@@ -190,6 +190,34 @@ def test_conv_transpose_equals_the_plain_form():
     assert_equal(ops.conv_transpose_2x2, plain, inputs, tolerance=2e-6)
 
 
+def plain_depthwise(image, kernel, stride, padding):
+    return lax.conv_general_dilated(
+        image,
+        kernel[:, :, None],
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=image.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), CONVOLUTIONS)
+def test_depthwise_conv_equals_the_plain_form(size, kernel, stride, padding, dtype):
+    image = jnp.asarray(numbers(2, *size, 3), dtype)
+    taps = jnp.asarray(numbers(kernel, kernel, 3, seed=1), dtype)
+    assert_equal(
+        lambda image, taps: ops.depthwise_conv(
+            image, taps, stride=stride, padding=padding
+        ),
+        lambda image, taps: plain_depthwise(
+            image.astype(jnp.float32), taps.astype(jnp.float32), stride, padding
+        ).astype(dtype),
+        (image, taps),
+        tolerance=2e-6 if dtype == jnp.float32 else 2e-2,
+    )
+
+
 def test_upsample_nearest_repeats_pixels():
     image = numbers(2, 3, 4, 2)
     np.testing.assert_array_equal(

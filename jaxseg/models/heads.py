@@ -26,13 +26,19 @@ class MaskHead(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """[N, h, w, D] -> logits per image [N, num_outputs] float32, by the mean."""
+    """[N, h, w, D] -> logits per image [N, num_outputs] float32, by the mean.
+
+    Attributes:
+      dropout: rate of the mean.
+    """
 
     num_outputs: int
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         pooled = x.astype(jnp.float32).mean(axis=(1, 2))  # [N, D]
+        pooled = nn.Dropout(self.dropout)(pooled, deterministic=not train)
         return nn.Dense(self.num_outputs)(pooled)
 
 

@@ -4,7 +4,9 @@ Images are NHWC. `dtype` is the compute dtype; parameters and the statistics of 
 are float32 whatever it is.
 """
 
+import math
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -20,7 +22,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 he_normal = nn.initializers.he_normal()
+he_uniform = nn.initializers.he_uniform()
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+Border = int | Literal["tensorflow"] | None
+"""Zeros around an image: so many on every side; None keeps the size at stride 1 (even
+kernels pad one more after, as Keras does); 'tensorflow' gives ceil(size / stride), with
+the odd zero after, so a strided kernel stands elsewhere than with kernel // 2."""
 
 
 class Conv(nn.Module):
@@ -30,8 +38,7 @@ class Conv(nn.Module):
       channels: output channels.
       kernel: side in pixels.
       stride: pixels.
-      padding: zeros on every side; None keeps the size at stride 1 (even kernels pad
-        one more below and on the right, as Keras does).
+      padding: see `Border`.
       use_bias: adds a bias, initially 0.
       dtype: of the computation.
     """
@@ -39,7 +46,7 @@ class Conv(nn.Module):
     channels: int
     kernel: int = 3
     stride: int = 1
-    padding: int | None = None
+    padding: Border = None
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
     kernel_init: Callable = he_normal
@@ -48,21 +55,40 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        border = (
-            ops.same_padding(self.kernel)
-            if self.padding is None
-            else ((self.padding, self.padding),) * 2
-        )
         x = ops.conv(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
-            padding=border,
+            padding=_border(self.padding, x.shape[1:3], self.kernel, self.stride),
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.channels,))
             x = x + _per_channel(bias.astype(self.dtype))
         return x
+
+
+class DepthwiseConv(nn.Module):
+    """A kernel of its own for every channel: [N, H, W, C] -> [N, h, w, C], no bias.
+
+    Attributes: as of `Conv`.
+    """
+
+    kernel: int
+    stride: int = 1
+    padding: Border = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = nn.initializers.normal(math.sqrt(2.0) / self.kernel)  # He, fan-out
+        shape = (self.kernel, self.kernel, x.shape[-1])
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        return ops.depthwise_conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=_border(self.padding, x.shape[1:3], self.kernel, self.stride),
+        )
 
 
 class ConvTranspose2x2(nn.Module):
@@ -133,6 +159,22 @@ class GhostBatchNorm(nn.Module):
         return _affine(groups, mean, var, scale, bias, self.epsilon).reshape(x.shape)
 
 
+class ConvNorm(nn.Module):
+    """Convolution without bias, and batch norm.
+
+    Attributes:
+      conv: makes the convolution, given its name.
+      norm: makes the batch norm, given its name.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        return self.norm(name="norm")(self.conv(name="conv")(x), train=train)
+
+
 class GroupNorm(nn.Module):
     """Group norm of groups of channels, independent of the batch.
 
@@ -153,6 +195,15 @@ def _affine(x, mean, var, scale, bias, epsilon) -> Array:
     multiplier = scale.reshape(shape) * jax.lax.rsqrt(var + epsilon)
     offset = bias.reshape(shape) - mean * multiplier
     return (x.astype(jnp.float32) * multiplier + offset).astype(x.dtype)
+
+
+def _border(padding: Border, size, kernel: int, stride: int) -> ops.Padding:
+    if padding is None:
+        return ops.same_padding(kernel)
+    if padding != "tensorflow":
+        return ((padding, padding),) * 2
+    totals = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in size]
+    return tuple((total // 2, total - total // 2) for total in totals)
 
 
 def _per_channel(vector: Array) -> Array:

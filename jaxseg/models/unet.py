@@ -93,7 +93,8 @@ class UNet(nn.Module):
                 skips.append(x)  # [N, H / 2^level, W / 2^level, widths[level]]
         outputs = {}
         if self.image_head:
-            outputs["cls_logits"] = ImageHead(1, name="image_head")(skips[-1])
+            head = ImageHead(1, name="image_head")
+            outputs["cls_logits"] = head(skips[-1], train=train)
         for level in reversed(range(len(self.widths) - 1)):
             with jax.named_scope(f"decoder_{level}"):
                 x = self._upsample(level, x)

@@ -1,0 +1,127 @@
+"""U-Net on a published encoder, the form of segmentation_models.
+
+Source: https://github.com/qubvel/segmentation_models and its PyTorch edition, `Unet`:
+nearest upsampling, concatenation (the skip second), twice convolution, batch norm and
+ReLU; a 3x3 head. Skips from 'blocks' are those of the PyTorch edition, 'expansions'
+with the 1280-channel top those of Keras.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg import ops
+from jaxseg.errors import InputError
+from jaxseg.models.encoders import STRIDE, EncoderName, Skips, make_encoder
+from jaxseg.models.heads import ImageHead, MaskHead, check_stride
+from jaxseg.models.layers import Conv, ConvNorm, GhostBatchNorm, he_uniform
+from jaxseg.types import Array, Outputs
+
+
+class DecoderBlock(nn.Module):
+    """Twice conv 3x3, norm, ReLU: [N, H, W, C] -> [N, H, W, channels]."""
+
+    channels: int
+    bn_group: int | None
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        conv = functools.partial(
+            Conv,
+            self.channels,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=he_uniform,
+        )
+        norm = functools.partial(GhostBatchNorm, self.bn_group, dtype=self.dtype)
+        for layer in ("layer_1", "layer_2"):
+            x = nn.relu(ConvNorm(conv, norm, name=layer)(x, train=train))
+        return x
+
+
+class EncoderUNet(nn.Module):
+    """U-Net with an encoder of `models.encoders`; sides are multiples of 32.
+
+    Attributes:
+      num_outputs: K of `seg_logits` [N, H, W, K] (1 for binary).
+      encoder: name of the encoder.
+      skips: 'blocks' or 'expansions' (EfficientNet, with its top).
+      decoder_widths: channels from the stride 16 up to full resolution.
+      bn_group: images per batch-norm group; None is the global batch.
+      drop_path: see the encoder.
+      image_head: adds `cls_logits` [N, 1] from the deepest features.
+    """
+
+    num_outputs: int
+    encoder: str
+    skips: str
+    decoder_widths: tuple[int, ...]
+    bn_group: int | None
+    drop_path: float
+    image_head: bool
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool) -> Outputs:
+        check_stride(image.shape[1:3], STRIDE)
+        encoder = make_encoder(
+            self.encoder,
+            self.dtype,
+            skips=self.skips,
+            top=self.skips == "expansions",
+            bn_group=self.bn_group,
+            drop_path=self.drop_path,
+        )
+        *skips, x = encoder(image, train=train)
+        outputs = {}
+        if self.image_head:
+            head = ImageHead(1, name="image_head")
+            outputs["cls_logits"] = head(x, train=train)
+        for channels in self.decoder_widths:
+            level = len(skips)
+            with jax.named_scope(f"decoder_{level}"):
+                x = ops.upsample_nearest(x)
+                if skips:
+                    x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = DecoderBlock(
+                    channels, self.bn_group, self.dtype, name=f"decoder_{level}"
+                )(x, train=train)
+        outputs["seg_logits"] = MaskHead(self.num_outputs, 3, name="mask_head")(x)
+        return outputs
+
+
+def encoder_unet(
+    num_outputs: int,
+    dtype: jnp.dtype,
+    *,
+    encoder: EncoderName,
+    skips: Skips,
+    decoder_widths: tuple[int, ...],
+    bn_group: int | None,
+    drop_path: float,
+    image_head: bool,
+) -> EncoderUNet:
+    """The U-Net on an encoder of a config.
+
+    Raises:
+      InputError: not one decoder width per feature of the encoder.
+    """
+    if len(decoder_widths) != 5:
+        raise InputError(
+            "config.model.decoder_widths with 5 numbers, from stride 16 to full size",
+            f"{decoder_widths}",
+            '--config.model.decoder_widths="(256, 128, 64, 32, 16)"',
+        )
+    return EncoderUNet(
+        num_outputs,
+        encoder,
+        skips,
+        decoder_widths,
+        bn_group,
+        drop_path,
+        image_head,
+        dtype,
+    )
