@@ -82,6 +82,14 @@ class Plateau:
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """How a part of the network trains apart from the rest."""
+
+    rate: float  # times the learning rate; 0 never trains
+    from_epoch: int  # epochs before it stays as it is
+
+
+@dataclasses.dataclass(frozen=True)
 class Optim:
     name: Literal["adam", "adamw", "sgd"]
     learning_rate: float
@@ -93,6 +101,8 @@ class Optim:
     clip_norm: float | None  # of the global gradient
     milestones: tuple[int, ...] = ()  # epochs of schedule='step'
     decay_factor: float = 0.1
+    # By the beginning of parameter names, the longest that fits: 'encoder/stage_4'.
+    parts: Mapping[str, Part] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +286,17 @@ def _optim(group: dict, problems: list[str]) -> Optim:
         group["plateau"] = _record(
             "config.optim.plateau", Plateau, dict(group["plateau"]), problems
         )
+    parts = group.get("parts")
+    if isinstance(parts, Mapping):
+        group["parts"] = {
+            name: _record(f"config.optim.parts.{name}", Part, dict(part), problems)
+            if isinstance(part, Mapping)
+            else problems.append(
+                f"config.optim.parts.{name}: expected rate and from_epoch, found "
+                f"{part!r}"
+            )
+            for name, part in parts.items()
+        }
     return _record("config.optim", Optim, group, problems)
 
 
@@ -354,6 +375,12 @@ def _contradictions(run: Run) -> list[str]:
             f"config.optim.plateau.factor: expected more than 0 and less than 1, found "
             f"{optim.plateau.factor}"
         )
+    for name, part in (optim.parts or {}).items():
+        if part.rate < 0 or part.from_epoch < 0:
+            problems.append(
+                f"config.optim.parts.{name}: expected numbers of at least 0, found "
+                f"{part}"
+            )
     if optim.schedule == "step" and not optim.milestones:
         problems.append(
             "config.optim.milestones is missing; schedule='step' needs epochs"

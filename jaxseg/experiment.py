@@ -100,7 +100,9 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     eval_step = steps.make_eval_step(model, task, normalize)
     _refuse_misfits(run)
-    _refuse_wrong_task(run, task, _variables_and_outputs(run, model)[1], has_masks)
+    variables, outputs = _variables_and_outputs(run, model)
+    _refuse_wrong_task(run, task, outputs, has_masks)
+    _refuse_unknown_parts(run, variables["params"])
     _refuse_unknown_monitor(run, _metric_names(run, task, model, eval_step, batch))
     dataset = load_dataset(listing, run.data)
     split = _split(run, dataset, split_file)
@@ -109,7 +111,9 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     schedule = optim.make_schedule(
         run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
     )
-    optimizer = optim.make_optimizer(run.optim, schedule)
+    optimizer = optim.make_optimizer(
+        run.optim, schedule, steps_per_epoch=loader.steps_per_epoch
+    )
     predict_step = steps.make_predict_step(model, task, normalize)
     return Experiment(
         run=run,
@@ -215,6 +219,7 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
         seed=run.seed,
         accumulate=run.train.accumulate,
         ema_decay=run.train.ema_decay,
+        parts=run.optim.parts or {},
     )
     return parallel.compile_train_step(step, mesh)
 
@@ -260,6 +265,16 @@ def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) 
             f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
             "a unet for masks (with image_head=True for task joint), "
             "a classifier or simple_cnn for image classes",
+        )
+
+
+def _refuse_unknown_parts(run: Run, params: Any) -> None:
+    unknown = optim.unknown_parts(params, run.optim.parts or {})
+    if unknown:
+        raise InputError(
+            "config.optim.parts to name parts of the network",
+            f"{', '.join(unknown)}; it has {', '.join(params)}",
+            "--config.optim.parts=\"{'encoder': {'rate': 0.1, 'from_epoch': 0}}\"",
         )
 
 

@@ -1,14 +1,15 @@
 """Schedules, the update rule, and the learning rate that drops on a plateau."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 
-from jaxseg.config import Optim, Plateau
+from jaxseg.config import Optim, Part, Plateau
 from jaxseg.types import Array
 
 
@@ -38,12 +39,14 @@ def make_schedule(
 
 
 def make_optimizer(
-    optim: Optim, schedule: Callable[[Array], Array]
+    optim: Optim, schedule: Callable[[Array], Array], *, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """The optax chain: clip, precondition, decay, scale by the schedule.
 
     `adam` adds the decay to the gradient (L2), `adamw` and `sgd` to the update
-    (decoupled). Norms, biases and other vectors are never decayed.
+    (decoupled). Norms, biases and other vectors are never decayed. Each of
+    `optim.parts` has its own multiple of the schedule, 0 until its first epoch; only
+    weights rest then: batch-norm statistics go on following the images.
     """
     decay = optax.add_decayed_weights(optim.weight_decay, mask=decayed)
     chain = []
@@ -57,7 +60,53 @@ def make_optimizer(
         chain.append(optax.scale_by_adam())
     if optim.name in ("adamw", "sgd") and optim.weight_decay:
         chain.append(decay)
-    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+    if not optim.parts:
+        return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+    whole = Part(rate=1.0, from_epoch=0)
+    scales = {
+        name: optax.scale_by_learning_rate(
+            _part_schedule(schedule, part, part.from_epoch * steps_per_epoch)
+        )
+        for name, part in {"": whole, **optim.parts}.items()
+    }
+    return optax.chain(*chain, optax.partition(scales, partial(_labels, optim.parts)))
+
+
+def detach_frozen(params, parts: Mapping[str, Part]):
+    """Parameters of which those that never train cost no backward pass."""
+    names = _labels(parts, params)
+    return jax.tree.map(
+        lambda name, leaf: (
+            jax.lax.stop_gradient(leaf) if name and not parts[name].rate else leaf
+        ),
+        names,
+        params,
+    )
+
+
+def unknown_parts(params, parts: Mapping[str, Part]) -> list[str]:
+    """Names in `parts` that no parameter begins with."""
+    used = set(jax.tree.leaves(_labels(parts, params)))
+    return [name for name in parts if name not in used]
+
+
+def _part_schedule(schedule, part: Part, first_step: int):
+    def scaled(step):
+        return jnp.where(step >= first_step, part.rate * schedule(step), 0.0)
+
+    return scaled
+
+
+def _labels(parts: Iterable[str], params):
+    """The part that every parameter belongs to, '' for the rest."""
+
+    def label(path, leaf):
+        del leaf
+        name = "/".join(entry.key for entry in path)
+        fitting = [part for part in parts if name.startswith(part)]
+        return max(fitting, key=len, default="")
+
+    return jax.tree.map_with_path(label, params)
 
 
 def decayed(params) -> dict:

@@ -1,6 +1,6 @@
 """The three pure steps: train, evaluate, predict. Compiled elsewhere (`parallel`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxseg.config import Part
+from jaxseg.optim import detach_frozen
 from jaxseg.tasks import Task
 from jaxseg.train_state import TrainState, update_ema
 from jaxseg.types import Array, Batch, Outputs, PerExample
@@ -25,15 +27,17 @@ def make_train_step(
     seed: int,
     accumulate: int,
     ema_decay: float | None,
+    parts: Mapping[str, Part],
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Logs]]:
     """Builds the update `(state, batch) -> (state, logs)`.
 
     The objective is the mean loss of the batch. With `accumulate` micro-batches of
     consecutive images the gradients are averaged over them; batch norm then sees one
-    micro-batch at a time.
+    micro-batch at a time. `parts` are those of `optim.make_optimizer`.
     """
 
     def objective(params, batch_stats, batch, key):
+        params = detach_frozen(params, parts)
         batch = normalize(batch)  # here, so that only a micro-batch is ever float
         outputs, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},

@@ -90,7 +90,7 @@ class Ours:
             min_recall=0.5,
         )
         adam = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
-        optimizer = optim.make_optimizer(adam, lambda step: 1e-3)
+        optimizer = optim.make_optimizer(adam, lambda step: 1e-3, steps_per_epoch=1)
         step = steps.make_train_step(
             network,
             task,
@@ -100,6 +100,7 @@ class Ours:
             seed=0,
             accumulate=1,
             ema_decay=None,
+            parts={},
         )
         mesh = parallel.make_mesh(len(batch["image"]))
         init = partial(

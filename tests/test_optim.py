@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxseg import optim
-from jaxseg.config import Optim, Plateau
+from jaxseg.config import Optim, Part, Plateau
 
 SGD = Optim(
     name="sgd",
@@ -104,7 +104,7 @@ def trajectory():
 
 def run_rule(config, params, all_grads):
     schedule = optim.make_schedule(config, steps_per_epoch=1, epochs=3)
-    optimizer = optim.make_optimizer(config, schedule)
+    optimizer = optim.make_optimizer(config, schedule, steps_per_epoch=1)
     update = jax.jit(optimizer.update)
     state = optimizer.init(params)
     for grads in all_grads:
@@ -252,3 +252,43 @@ def test_the_smallest_rate_never_raises_the_rate():
     plateau = Plateau(0.5, 1, 0.0, 0, min_learning_rate=2 * BASE_RATE)
     with jax.disable_jit():
         assert our_scales(plateau, [0.5, 0.5, 0.5], "min") == [1.0, 1.0, 1.0]
+
+
+# Parts of a network.
+
+
+NAMES = {
+    "encoder": {"stem": {"kernel": 1.0}, "stage_1": {"kernel": 1.0}},
+    "decoder": {"kernel": 1.0},
+}
+
+
+def test_parts_have_their_own_rates_and_first_epochs():
+    parts = {
+        "encoder": Part(rate=0.5, from_epoch=2),
+        "encoder/stem": Part(rate=0.0, from_epoch=0),
+    }
+    config = changed(learning_rate=0.25, parts=parts)
+    schedule = optim.make_schedule(config, steps_per_epoch=3, epochs=4)
+    optimizer = optim.make_optimizer(config, schedule, steps_per_epoch=3)
+    params = jax.tree.map(jnp.float32, NAMES)
+    state, moves = optimizer.init(params), []
+    for _ in range(8):
+        updates, state = optimizer.update(params, state, params)  # gradients of 1
+        moves.append(jax.tree.map(float, updates))
+    assert [move["decoder"]["kernel"] for move in moves] == [-0.25] * 8
+    assert [move["encoder"]["stem"]["kernel"] for move in moves] == [0.0] * 8
+    wanted = [0.0] * 6 + [-0.125] * 2
+    assert [move["encoder"]["stage_1"]["kernel"] for move in moves] == wanted
+
+
+def test_a_part_that_never_trains_has_no_gradient():
+    parts = {"encoder/stem": Part(0.0, 0), "decoder": Part(0.0, 3), "x": Part(1.0, 0)}
+    gradient = jax.grad(
+        lambda params: sum(jax.tree.leaves(optim.detach_frozen(params, parts)))
+    )
+    found = gradient(NAMES)
+    assert found["encoder"]["stem"]["kernel"] == 0.0
+    assert found["encoder"]["stage_1"]["kernel"] == 1.0
+    assert found["decoder"]["kernel"] == 0.0
+    assert optim.unknown_parts(NAMES, parts) == ["x"]

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import AxisType
 
 from jaxseg import augment, optim, parallel, steps, tasks, train_state
+from jaxseg.config import Part
 from jaxseg.errors import InputError
 from jaxseg.losses import make_loss
 from jaxseg.models import simple_cnn, unet
@@ -65,7 +66,9 @@ def initial_state(model, optimizer, image_shape, mesh, use_ema=False):
     return jax.device_put(state, parallel.replicated(mesh), may_alias=False)
 
 
-def compiled_step(model, task, optimizer, mesh, accumulate=1, ema_decay=None):
+def compiled_step(
+    model, task, optimizer, mesh, accumulate=1, ema_decay=None, parts=None
+):
     step = steps.make_train_step(
         model,
         task,
@@ -75,6 +78,7 @@ def compiled_step(model, task, optimizer, mesh, accumulate=1, ema_decay=None):
         seed=0,
         accumulate=accumulate,
         ema_decay=ema_decay,
+        parts=parts or {},
     )
     return parallel.compile_train_step(step, mesh)
 
@@ -249,12 +253,12 @@ class Affine(nn.Module):
 
 
 def run_affine(
-    model, optimizer, *, num_steps=1, scale=1.0, accumulate=1, ema_decay=None
+    model, optimizer, *, num_steps=1, scale=1.0, accumulate=1, ema_decay=None, **keys
 ):
     """States before and after each step, and the logs of the last, on the host."""
     mesh = mesh_of(1)
     task = tasks.classification(("clean", "crack"), BCE, **RULE)
-    step = compiled_step(model, task, optimizer, mesh, accumulate, ema_decay)
+    step = compiled_step(model, task, optimizer, mesh, accumulate, ema_decay, **keys)
     state = initial_state(model, optimizer, (4, 4, 1), mesh, ema_decay is not None)
     plateau = state.plateau._replace(scale=jnp.float32(scale))
     state = jax.device_put(state.replace(plateau=plateau), parallel.replicated(mesh))
@@ -289,6 +293,17 @@ def assert_close(found, wanted, tolerance=1e-6):
         found,
         wanted,
     )
+
+
+def test_a_frozen_part_keeps_its_weights_and_follows_with_its_statistics():
+    model = Affine(bn_group=8, use_norm=True)
+    parts = {"norm": Part(rate=0.0, from_epoch=0)}
+    history, _ = run_affine(model, optax.sgd(1.0), parts=parts)
+    before, after = history
+    assert_close(after.params["norm"], before.params["norm"], tolerance=0)
+    assert (after.params["dense"]["kernel"] != before.params["dense"]["kernel"]).all()
+    mean = after.batch_stats["norm"]["mean"]
+    assert (mean != before.batch_stats["norm"]["mean"]).all()
 
 
 def numpy_gradient(params, batch):
