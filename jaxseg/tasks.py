@@ -162,14 +162,14 @@ class Segmentation:
         return {"mask_probs": _probabilities(outputs["seg_logits"])}
 
     def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
-        probs = _probabilities(outputs["seg_logits"])
+        probs, mask = _probabilities(outputs["seg_logits"]), batch["mask"]
+        counts = {"soft_sums": metrics.soft_sums(probs, mask)}
         if _is_binary(self.classes):
-            histogram = metrics.score_histogram(probs[..., 0], batch["mask"], NUM_BINS)
-            return {"histogram": histogram}
-        prediction = probs.argmax(-1)
-        table = metrics.confusion(prediction, batch["mask"], len(self.classes))
-        foreground = jnp.where(batch["mask"] == IGNORE, 0.0, 1.0 - probs[..., 0])
-        return {"confusion": table, "score": foreground.max(axis=(1, 2))}
+            histogram = metrics.score_histogram(probs[..., 0], mask, NUM_BINS)
+            return counts | {"histogram": histogram}
+        table = metrics.confusion(probs.argmax(-1), mask, len(self.classes))
+        foreground = jnp.where(mask == IGNORE, 0.0, 1.0 - probs[..., 0])
+        return counts | {"confusion": table, "score": foreground.max(axis=(1, 2))}
 
     def choose_thresholds(self, counts: Counts) -> Thresholds:
         if not _is_binary(self.classes):
@@ -182,9 +182,10 @@ class Segmentation:
         return {"mask": chosen}
 
     def summarize(self, counts: Counts, thresholds: Thresholds) -> dict[str, float]:
-        summary = metrics.pixel_summary(
-            self._confusions(counts, thresholds), self.classes
-        )
+        confusions = self._confusions(counts, thresholds)
+        counted = confusions.any(axis=(1, 2))
+        summary = metrics.pixel_summary(confusions, self.classes)
+        summary |= metrics.soft_summary(counts["soft_sums"], counted, self.classes)
         if "mask" in thresholds:
             summary |= metrics.histogram_summary(counts["histogram"], self.classes)
         return summary

@@ -37,13 +37,14 @@ def histogram(background, foreground):
 
 # Nine pixels with two of crack, nine clean pixels, and an image without a mask.
 PIXELS = {
+    "soft_sums": np.float32([[[1.0, 1.5, 2.0]], [[0.0, 0.25, 0.0]], [[0.0, 0.0, 0.0]]]),
     "histogram": np.stack(
         [
             histogram([0.5] + [0.0] * 6, [0.75, 0.25]),
             histogram([0.25] + [0.0] * 8, []),
             histogram([], []),
         ]
-    )
+    ),
 }
 
 IMAGES = {
@@ -82,6 +83,10 @@ def test_the_summary_of_pixels_by_hand():
     assert summary["background_accuracy"] == pytest.approx(16 / 18)
     assert summary["false_alarm_rate"] == 1.0  # the second image; the third has no mask
     assert summary["ap/crack/pooled"] == pytest.approx(0.5 * 1 + 0.5 * 0.5)
+    assert summary["soft_iou/crack/pooled"] == pytest.approx(1 / 2.75, abs=1e-5)
+    assert summary["soft_dice/crack/pooled"] == pytest.approx(2 / 3.75, abs=1e-5)
+    per_image = (1 / 2.5 + 0) / 2  # the second image; the third has no mask
+    assert summary["soft_iou/crack/per_image"] == pytest.approx(per_image, abs=1e-4)
     summary = BINARY.summarize(PIXELS, mask_threshold(0.75))
     assert summary["iou/crack/pooled"] == pytest.approx(1 / 2)
     assert summary["false_alarm_rate"] == 0.0
@@ -99,12 +104,17 @@ def test_the_rows_of_pixels_by_hand():
 
 
 def test_a_set_without_masks_gets_the_default_threshold_and_says_so():
-    nothing = {"histogram": np.zeros((2, 2, NUM_BINS), np.int32)}
+    nothing = {
+        "histogram": np.zeros((2, 2, NUM_BINS), np.int32),
+        "soft_sums": np.zeros((2, 1, 3), np.float32),
+    }
     chosen = BINARY.choose_thresholds(nothing)
     assert chosen["mask"].value == 0.5
     assert "no positive" in chosen["mask"].note
     summary = BINARY.summarize(nothing, chosen)
     assert math.isnan(summary["iou/crack/pooled"])
+    assert math.isnan(summary["soft_iou/crack/pooled"])
+    assert math.isnan(summary["soft_iou/crack/per_image"])
     assert math.isnan(summary["pixel_accuracy"])
     np.testing.assert_array_equal(BINARY.rows(nothing, chosen)["decision"], [0, 0])
 
@@ -117,9 +127,11 @@ def test_an_image_without_a_mask_has_no_loss_and_no_counts():
         loss = jax.jit(task.loss)(logits, batch)
         assert loss[0] > 0
         assert loss[1] == 0
-        counts = next(iter(jax.jit(task.counts)(logits, batch).values()))
-        assert counts[0].sum() == 4
-        assert counts[1].sum() == 0
+        counts = jax.jit(task.counts)(logits, batch)
+        pixels = counts["histogram" if task is BINARY else "confusion"]
+        assert pixels[0].sum() == 4
+        assert counts["soft_sums"][0].sum() > 0
+        assert pixels[1].sum() == counts["soft_sums"][1].sum() == 0
 
 
 def test_pixels_are_counted_by_score():
@@ -134,6 +146,10 @@ def test_pixels_are_counted_by_score():
 # Segmentation with more classes: the largest probability decides.
 
 CONFUSIONS = {
+    # (Σgp, Σp, Σg) of wall, crack and rust
+    "soft_sums": np.float32(
+        [[[4, 4, 5], [1, 3, 2], [0, 1, 1]], [[7, 8, 8], [0, 0, 0], [0, 0, 0]]]
+    ),
     "confusion": np.array(
         [
             [[4, 1, 0], [0, 2, 0], [0, 1, 0]],  # crack found, rust taken for crack
@@ -152,6 +168,10 @@ def test_classes_by_hand():
     assert summary["iou/crack/pooled"] == pytest.approx(2 / 4)
     assert summary["iou/rust/pooled"] == 0.0
     assert summary["iou/mean/pooled"] == pytest.approx((12 / 13 + 1 / 2 + 0) / 3)
+    assert summary["dice/mean/pooled"] == pytest.approx((24 / 25 + 2 / 3 + 0) / 3)
+    assert summary["soft_iou/wall/pooled"] == pytest.approx(11 / 14, abs=1e-5)
+    soft_mean = (11 / 14 + 1 / 4 + 0) / 3
+    assert summary["soft_iou/mean/pooled"] == pytest.approx(soft_mean, abs=1e-4)
     assert summary["pixel_accuracy"] == pytest.approx(14 / 16)
     rows = CLASSES.rows(CONFUSIONS, {})
     np.testing.assert_array_equal(rows["prediction"], CONFUSIONS["score"])
@@ -243,7 +263,10 @@ def test_a_stored_threshold_decides_as_the_chosen_one():
     np.testing.assert_equal(
         DECISION.summarize(counts, stored), DECISION.summarize(counts, chosen)
     )
-    pixels = {"histogram": rng.integers(0, 5, (3, 2, NUM_BINS))}
+    pixels = {
+        "histogram": rng.integers(0, 5, (3, 2, NUM_BINS)),
+        "soft_sums": rng.random((3, 1, 3)),
+    }
     chosen = BINARY.choose_thresholds(pixels)
     stored = mask_threshold(json.loads(json.dumps(chosen["mask"].value)))
     np.testing.assert_equal(

@@ -1,0 +1,91 @@
+"""Metrics: counts and sums per image on the device, summaries in float64 on the host.
+
+Device functions return one row per example; the rows of an evaluation set are
+concatenated, so no value depends on how the set was cut into batches or spread over
+devices. `IGNORE` pixels count nowhere. Host functions take NumPy arrays:
+
+    histogram: [N, 2, B] integer, of `score_histogram`
+    confusions: [N, K, K] integer, of `confusion` or `confusion_at`
+    sums: [N, K, 3] float, of `soft_sums`; K = 1 in a binary set
+    classes: K names, the background first; K = 2 is a binary set
+    scores, labels: [N] float without NaN, [N] integer in {0, 1}; else ValueError
+
+Key `<metric>/<class>/pooled`: counts are summed over the set; `.../per_image`: the mean
+over images with a counted pixel. With tp, fp, fn the pixels of a class, decided at the
+threshold,
+
+    iou = tp / (tp + fp + fn)         precision = tp / (tp + fp)
+    dice = 2 tp / (2 tp + fp + fn)    recall = tp / (tp + fn)
+
+and without any threshold, with the probability p and the truth g in {0, 1} of a class,
+
+    soft_iou  = (Σgp + s) / (Σg + Σp - Σgp + s)
+    soft_dice = (2 Σgp + s) / (Σg + Σp + s)         s = 1e-5 pixels
+
+Values where a denominator is 0, and their neighbours (f1 of image labels is dice):
+
+| truth    | prediction | per_image: iou dice precision recall | pooled: the same    |
+|----------|------------|--------------------------------------|---------------------|
+| empty    | empty      | 1 1 1 1 (nothing to find or claim)   | nan nan nan nan     |
+| empty    | one pixel  | 0 0 0 1 (nothing was missed)         | 0 0 0 nan           |
+| k pixels | empty      | 0 0 0 0                              | 0 0 0 0             |
+| all      | all        | 1 1 1 1                              | 1 1 1 1             |
+
+The soft metrics need no rule but s, the same per image and pooled:
+
+| truth    | probabilities | soft_iou and soft_dice                                |
+|----------|---------------|-------------------------------------------------------|
+| empty    | exactly 0     | 1                                                     |
+| empty    | Σp = q        | s / (q + s): 0.5 at q = 1e-5, 0.00001 at one pixel    |
+| k pixels | exactly 0     | s / (k + s), nearly 0                                 |
+| ignored  | any           | nan pooled; per image such images are left out        |
+
+nan means "this set cannot tell". Source: our own rules; curves and areas as in
+https://scikit-learn.org/stable/modules/model_evaluation.html; soft metrics and s as in
+https://github.com/qubvel/segmentation_models, base/functional.py. Differs: that pools
+over a batch and averages the batches; here `pooled` is the whole set.
+"""
+
+from jaxseg.metrics.counts import confusion, confusion_at, score_histogram, soft_sums
+from jaxseg.metrics.images import class_summary, image_summary
+from jaxseg.metrics.pixels import (
+    image_columns,
+    never_predicted,
+    pixel_summary,
+    soft_summary,
+)
+from jaxseg.metrics.scores import (
+    Tally,
+    histogram_summary,
+    pixel_curve,
+    precision_recall_curve,
+    roc_curve,
+    tally_histogram,
+    tally_scores,
+)
+
+__all__ = [
+    "Tally",
+    "class_summary",
+    "confusion",
+    "confusion_at",
+    "histogram_summary",
+    "image_columns",
+    "image_summary",
+    "mode_of",
+    "never_predicted",
+    "pixel_curve",
+    "pixel_summary",
+    "precision_recall_curve",
+    "roc_curve",
+    "score_histogram",
+    "soft_summary",
+    "soft_sums",
+    "tally_histogram",
+    "tally_scores",
+]
+
+
+def mode_of(metric: str) -> str:
+    """Whether a smaller ('min') or a larger ('max') value of a metric is better."""
+    return "min" if metric in ("loss", "false_alarm_rate", "fp", "fn") else "max"
