@@ -41,6 +41,7 @@ FLOORS = {
     "workdir": 3.0,
     "experiment": 4.0,
     "evaluate": 4.0,
+    "infer": 4.0,
     "loop": 4.3,
     "report": 4.3,
     "run": 4.6,

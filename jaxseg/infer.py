@@ -1,0 +1,184 @@
+"""Probabilities of images larger than the network or the memory, tile by tile.
+
+Tiles start at multiples of the network's stride, so every tile sees the grid of
+max-pools that the whole image would have. All have one size and go through one compiled
+batch; where the image ends inside a tile, or is smaller than one, the tile is filled by
+reflection. A tile row is added up in one strip of the image's width; rows that no later
+tile reaches are handed on, so never more than a strip is held as float32.
+
+Overlapping tiles are blended with Gaussian weights that sum to one at every pixel. The
+outer quarter of an overlap has weight 0: there a tile lacks context. Where the
+receptive field reaches no further than `overlap // 4` pixels from its centre, the
+result is that of the whole image.
+
+Source: Gaussian weights as in nnU-Net, https://github.com/MIC-DKFZ/nnUNet. Differs: the
+quarter without weight; strips instead of a volume.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxseg import parallel
+from jaxseg.errors import InputError
+
+Predict = Callable[[np.ndarray], np.ndarray]
+Strip = tuple[int, np.ndarray]
+
+SIGMA = 1 / 8
+"""Standard deviation of the weights in tile sides, as in nnU-Net."""
+
+
+def tile_predictor(predict_step: Callable, variables: Any, mesh: Mesh) -> Predict:
+    """`tiles [N, H, W, C] uint8 -> probabilities [N, H, W, K] float32` on the host.
+
+    Args:
+      predict_step: compiled `(variables, batch) -> probabilities` of an `Experiment`.
+    """
+
+    def predict(tiles: np.ndarray) -> np.ndarray:
+        batch = parallel.put_batch({"image": tiles}, mesh)
+        return jax.device_get(predict_step(variables, batch)["mask_probs"])
+
+    return predict
+
+
+def predict_tiled(
+    predict: Predict,
+    image: np.ndarray,
+    *,
+    tile: tuple[int, int],
+    overlap: int,
+    batch_size: int,
+    stride: int,
+) -> np.ndarray:
+    """The probabilities of a whole image.
+
+    Args:
+      predict: `[batch_size, *tile, C] uint8 -> [batch_size, *tile, K] float32`, always
+        called with this one shape.
+      image: [H, W, C] uint8; a memory map is read tile by tile.
+      tile: (H, W) of a tile, pixels; multiples of `stride`.
+      overlap: pixels that neighbouring tiles share at least, from 0 to a tile less one
+        stride.
+      stride: of the network, pixels: 2^(levels - 1) of a U-Net.
+
+    Returns:
+      [H, W, K] float32.
+
+    Raises:
+      InputError: tile or overlap do not fit the network.
+    """
+    strips = predict_strips(
+        predict,
+        image,
+        tile=tile,
+        overlap=overlap,
+        batch_size=batch_size,
+        stride=stride,
+    )
+    _, first = next(strips)
+    probs = np.empty((*image.shape[:2], first.shape[-1]), np.float32)
+    for top, strip in itertools.chain([(0, first)], strips):
+        probs[top : top + len(strip)] = strip
+    return probs
+
+
+def predict_strips(
+    predict: Predict,
+    image: np.ndarray,
+    *,
+    tile: tuple[int, int],
+    overlap: int,
+    batch_size: int,
+    stride: int,
+) -> Iterator[Strip]:
+    """The same from top to bottom, as `(first row, [h, W, K] float32)`, h <= tile[0].
+
+    The caller owns the strips; together they are the image, each row once.
+    """
+    _refuse_misfits(tile, overlap, stride)
+    tops = _starts(image.shape[0], tile[0], overlap, stride)
+    lefts = _starts(image.shape[1], tile[1], overlap, stride)
+    weights = _weights(tile[0], overlap, tops), _weights(tile[1], overlap, lefts)
+    return _blend(predict, image, tile, batch_size, tops, lefts, weights)
+
+
+def _blend(predict, image, tile, batch_size, tops, lefts, weights) -> Iterator[Strip]:
+    """Adds tiles to the strip of their row; hands on what the next row leaves alone."""
+    height, width = image.shape[:2]
+    ends = [*tops[1:], height]
+    strip, row = None, 0
+    for i, j, probs in _predicted(predict, image, tile, batch_size, tops, lefts):
+        if strip is None:
+            strip = np.zeros((tile[0], lefts[-1] + tile[1], probs.shape[-1]), "f4")
+        if i > row:
+            done = ends[row] - tops[row]
+            yield tops[row], strip[:done, :width].copy()
+            strip[:-done], strip[-done:] = strip[done:], 0
+            row = i
+        weight = weights[0][i][:, None, None] * weights[1][j][None, :, None]
+        strip[:, lefts[j] : lefts[j] + tile[1]] += probs * weight
+    yield tops[row], strip[: ends[row] - tops[row], :width]
+
+
+def _predicted(predict, image, tile, batch_size, tops, lefts):
+    """(i, j, probabilities) of every tile, row by row, in full batches."""
+    places = itertools.product(range(len(tops)), range(len(lefts)))
+    while chunk := list(itertools.islice(places, batch_size)):
+        tiles = [_read_tile(image, tops[i], lefts[j], tile) for i, j in chunk]
+        tiles += tiles[:1] * (batch_size - len(tiles))  # fills the last batch
+        probs = predict(np.stack(tiles))
+        for (i, j), one in zip(chunk, probs, strict=False):
+            yield i, j, one
+
+
+def _read_tile(image: np.ndarray, top: int, left: int, tile) -> np.ndarray:
+    """[*tile, C]; what the image lacks below and on the right is reflected."""
+    pixels = np.asarray(image[top : top + tile[0], left : left + tile[1]])
+    lacking = [(0, side - n) for side, n in zip(tile, pixels.shape[:2], strict=True)]
+    return np.pad(pixels, (*lacking, (0, 0)), mode="reflect")
+
+
+def _starts(length: int, tile: int, overlap: int, stride: int) -> list[int]:
+    """First pixel of every tile along one side, multiples of the stride."""
+    last = max(0, -(-(length - tile) // stride) * stride)
+    step = (tile - overlap) // stride * stride
+    return [*range(0, last, step), last]
+
+
+def _weights(tile: int, overlap: int, starts: list[int]) -> np.ndarray:
+    """[tiles, tile] float32 along one side; they sum to one at every pixel."""
+    offsets = np.arange(tile) - (tile - 1) / 2
+    bell = np.exp(-0.5 * (offsets / (SIGMA * tile)) ** 2)
+    weights = np.tile(bell, (len(starts), 1))
+    margin = overlap // 4
+    weights[1:, :margin] = 0
+    weights[:-1, tile - margin :] = 0
+    total = np.zeros(starts[-1] + tile)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile] += weight
+    for start, weight in zip(starts, weights, strict=True):
+        weight /= total[start : start + tile]
+    return weights.astype(np.float32)
+
+
+def _refuse_misfits(tile: tuple[int, int], overlap: int, stride: int) -> None:
+    if any(side < stride or side % stride for side in tile):
+        fitting = tuple(max(round(side / stride), 1) * stride for side in tile)
+        raise InputError(
+            f"tiles with sides that are multiples of {stride}, the network's stride",
+            f"tile={tuple(tile)}",
+            f"tile={fitting}",
+        )
+    most = min(tile) - stride
+    if not 0 <= overlap <= most:
+        raise InputError(
+            f"an overlap from 0 to {most}: a tile less one stride",
+            f"overlap={overlap} of tile={tuple(tile)}",
+            f"overlap={min(min(tile) // 4, most)}",
+        )
