@@ -67,6 +67,20 @@ class Experiment:
         state, loaded = self.init(), self.load_start()
         return state if loaded is None else train_state.start_from(state, loaded)
 
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        sharding = parallel.replicated(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(self.init),
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that training changes; batch-norm statistics are not among them."""
+        shapes = jax.eval_shape(self.init).params
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
     def eval_loader(self, part: str) -> EvalLoader:
         """The images of a part, in order."""
         return EvalLoader(

@@ -5,7 +5,6 @@ checkpoint, so a run that was killed goes on as if nothing had happened.
 """
 
 import collections
-import csv
 import dataclasses
 import math
 import signal
@@ -17,14 +16,16 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import backend, metrics, optim, parallel, train_state
+from jaxseg import metrics, optim, parallel, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
-from jaxseg.progress import console, duration, track
+from jaxseg.progress import console, track
+from jaxseg.report.previews import Previews
+from jaxseg.tasks import Thresholds
 from jaxseg.train_state import TrainState
-from jaxseg.writer import Row, Writer
+from jaxseg.writer import Row, Writer, epoch_line
 
 STEPS_AHEAD = 2
 """Steps that the host may be ahead of the device."""
@@ -88,7 +89,7 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
     try:
         step, progress = checkpoints.best, {"history": []}
         if step is not None:
-            state, progress = checkpoints.restore(step, abstract_of(experiment))
+            state, progress = checkpoints.restore(step, experiment.abstract_state())
     finally:
         checkpoints.close()
     if not progress["history"]:
@@ -98,21 +99,6 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
             "the command that trains it, once more",
         )
     return train_state.inference_variables(state), Progress(**progress)
-
-
-def abstract_of(experiment: Experiment) -> TrainState:
-    """Shapes, dtypes and shardings of the state."""
-    sharding = parallel.replicated(experiment.mesh)
-    shapes = jax.eval_shape(experiment.init)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
-
-
-def read_history(workdir: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv, as text."""
-    with (workdir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 class _Training:
@@ -127,6 +113,7 @@ class _Training:
         self.step = int(self.state.step)
         self.compiled_step = _compile(experiment)
         self.val_loader = experiment.eval_loader("val")
+        self.previews = Previews(experiment, workdir / "previews")
 
     def run_epochs(self) -> None:
         steps_per_epoch = self.experiment.train_loader.steps_per_epoch
@@ -160,19 +147,30 @@ class _Training:
             console.print(overview, markup=False)
             return state, Progress()
         console.print(f"- goes on from step {latest}")
-        state, progress = self.checkpoints.restore(latest, abstract_of(self.experiment))
+        state, progress = self.checkpoints.restore(
+            latest, self.experiment.abstract_state()
+        )
         return state, Progress(**progress)
 
     def _run_epoch(self, epoch: int) -> None:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
-        summary = self._validate()
+        variables = train_state.inference_variables(self.state)
+        summary, thresholds = self._validate(variables)
         is_best = self._count_epoch(epoch, summary)
         row = self._row(epoch, summary, speed)
+        self.previews.draw(row, variables, thresholds)  # before it counts as done
         self.progress.history = [*self.writer.history, row]
         self._save(self._score(summary) if is_best else -math.inf)
         epoch_seconds = speed["seconds"] + time.monotonic() - started
-        self.writer.write(self.step, row, self._headline(row, epoch_seconds))
+        line = epoch_line(
+            row,
+            ("loss", *self.experiment.task.headline, self.config.monitor),
+            epochs=self.config.epochs,
+            is_best=is_best,
+            seconds_left=(self.config.epochs - row["epoch"]) * epoch_seconds,
+        )
+        self.writer.write(self.step, row, line)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Steps to the end of the epoch; returns what they cost."""
@@ -224,9 +222,8 @@ class _Training:
             self.progress.loss_sum += value
             self.progress.num_losses += 1
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
         experiment = self.experiment
-        variables = train_state.inference_variables(self.state)
         counts = collect_counts(
             experiment.eval_step, variables, self.val_loader, experiment.mesh
         )
@@ -235,7 +232,8 @@ class _Training:
             self._refuse_non_finite(self.step, math.nan, self.val_loader.positions[bad])
         thresholds = experiment.task.choose_thresholds(counts)
         summary = experiment.task.summarize(counts, thresholds)
-        return {"loss": float(counts["loss"].mean(dtype=np.float64)), **summary}
+        loss = float(counts["loss"].mean(dtype=np.float64))
+        return {"loss": loss, **summary}, thresholds
 
     def _count_epoch(self, epoch: int, summary: dict[str, float]) -> bool:
         """Best value, early stopping and the plateau; whether this is a new best."""
@@ -278,23 +276,6 @@ class _Training:
     def _learning_rate(self) -> float:
         base = float(self.experiment.schedule(self.step - 1))
         return base * float(jax.device_get(self.state.plateau.scale))
-
-    def _headline(self, row: Row, epoch_seconds: float) -> dict[str, str]:
-        left = (self.config.epochs - row["epoch"]) * epoch_seconds
-        metrics = dict.fromkeys(
-            ("loss", *self.experiment.task.headline, self.config.monitor)
-        )
-        best = " (best)" if self.progress.best_epoch == row["epoch"] else ""
-        return {
-            "epoch": f"{row['epoch']}/{self.config.epochs}{best}",
-            "train loss": f"{row['train/loss']:.4f}",
-            **{f"val {name}": f"{row[f'val/{name}']:.4f}" for name in metrics},
-            "lr": f"{row['learning_rate']:.2e}",
-            "images/s": f"{row['images_per_second']:.1f}",
-            "input wait": f"{row['input_wait']:.1%}",
-            "memory": f"{backend.peak_memory_gigabytes():.1f} GB",
-            "left": duration(left),
-        }
 
     def _score(self, summary: dict[str, float]) -> float:
         """Larger is better, as `Checkpoints.save` wants it."""
@@ -357,7 +338,7 @@ def _compile(experiment: Experiment):
     """The train step for this one shape: it cannot be traced a second time."""
     started = time.monotonic()
     lowered = experiment.train_step.lower(
-        abstract_of(experiment), experiment.abstract_batch
+        experiment.abstract_state(), experiment.abstract_batch
     )
     compiled = lowered.compile()
     console.print(f"- train step compiled in {time.monotonic() - started:.1f} s")

@@ -6,14 +6,24 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxseg import backend, config, export, files, loop, metrics, paths, workdir
+from jaxseg import (
+    backend,
+    config,
+    export,
+    files,
+    loop,
+    metrics,
+    paths,
+    workdir,
+    writer,
+)
 from jaxseg.config import Run
 from jaxseg.data.splits import PARTS, write_split
 from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS, Experiment, build_experiment
 from jaxseg.loop import Interrupted
 from jaxseg.progress import console
-from jaxseg.report import curves, judge
+from jaxseg.report import curves, judge, previews
 from jaxseg.tasks import Thresholds
 
 __all__ = ["SCHEMAS", "Interrupted", "evaluate", "run"]
@@ -72,9 +82,16 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, thresholds, part, folder / part)
     mode = metrics.mode_of(monitor)
-    history = loop.read_history(folder)
+    history = writer.read_history(folder)
     curves.save_losses(
         folder / part / "losses.png", history, monitor=monitor, mode=mode
+    )
+    previews.summarize(
+        folder / "previews",
+        history,
+        best_epoch=progress.best_epoch,
+        monitor=monitor,
+        mode=mode,
     )
     description = {
         **describe(built, thresholds, {part: summary}),
@@ -96,6 +113,7 @@ def describe(
         "model": {"name": network.name, **network.kwargs},
         "task": tree["task"],
         "classes": built.task.classes,
+        "parameters": built.num_parameters,
         "preprocessing": {
             "image_size": data.image_size,
             "channels": data.channels,
@@ -126,6 +144,7 @@ def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
         "data_hash": built.dataset.content_hash,
         "precision": built.precision,
         "steps_per_epoch": built.train_loader.steps_per_epoch,
+        "parameters": built.num_parameters,
     }
     if not keep:
         built.load_start()  # wrong weights are refused before the folder is made

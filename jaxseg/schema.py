@@ -29,9 +29,11 @@ NOT_NEGATIVE = {
     "seed",
     "data.split_seed",
     "data.workers",
+    "train.preview",
     "optim.warmup_epochs",
     "optim.weight_decay",
 }
+AT_MOST = {"train.preview": 32}
 SHARES = {
     "task.min_recall",
     "model.dropout",
@@ -87,10 +89,12 @@ def out_of_bounds(flat: Mapping[str, Any]) -> list[str]:
     for key, value in flat.items():
         numbers = value if isinstance(value, Sequence) else (value,)
         numbers = [n for n in numbers if isinstance(n, int | float)]
+        most = AT_MOST.get(key)
         for expected, holds in (
             ("a finite number", all(map(math.isfinite, numbers))),
             ("more than 0", key not in POSITIVE or all(n > 0 for n in numbers)),
             ("at least 0", key not in NOT_NEGATIVE or all(n >= 0 for n in numbers)),
+            (f"at most {most}", key not in AT_MOST or all(n <= most for n in numbers)),
             ("0 to 1", key not in SHARES or all(0 <= n <= 1 for n in numbers)),
         ):
             if not holds:

@@ -23,6 +23,7 @@ HARMLESS = {
     "data.cache_dir",
     "data.workers",
     "train.log_every",
+    "train.preview",
     "train.precision",  # what it resolves to is compared
 }
 LOCK = ".lock"

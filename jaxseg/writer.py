@@ -2,15 +2,42 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from jaxseg import files
-from jaxseg.progress import console
+from jaxseg import backend, files
+from jaxseg.progress import console, duration
 
 Row = dict[str, float]
+
+
+def epoch_line(
+    row: Row,
+    metrics: Iterable[str],
+    *,
+    epochs: int,
+    is_best: bool,
+    seconds_left: float,
+) -> dict[str, str]:
+    """The headline of an epoch, name -> text, with these validation metrics."""
+    return {
+        "epoch": f"{row['epoch']}/{epochs}{' (best)' if is_best else ''}",
+        "train loss": f"{row['train/loss']:.4f}",
+        **{f"val {name}": f"{row[f'val/{name}']:.4f}" for name in metrics},
+        "lr": f"{row['learning_rate']:.2e}",
+        "images/s": f"{row['images_per_second']:.1f}",
+        "input wait": f"{row['input_wait']:.1%}",
+        "memory": f"{backend.peak_memory_gigabytes():.1f} GB",
+        "left": duration(seconds_left),
+    }
+
+
+def read_history(workdir: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, as text."""
+    with (workdir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 class Writer:

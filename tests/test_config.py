@@ -181,6 +181,8 @@ def test_a_name_that_is_no_text_is_refused(problems):
         ("optim.learning_rate=nan", "config.optim.learning_rate: expected a finite"),
         ("optim.learning_rate=0.0", "config.optim.learning_rate: expected more than 0"),
         ("data.mean=(0.5, 0.5, float)", "config.data.mean: expected tuple[float, ...]"),
+        ("train.preview=-1", "config.train.preview: expected at least 0"),
+        ("train.preview=33", "config.train.preview: expected at most 32"),
         ("train.batch_size=0", "config.train.batch_size: expected more than 0"),
         ("train.accumulate=3", "accumulate=3 does not divide config.train.batch_size"),
         ("data.mean=(0.5,)", "expected 3 numbers, one per channel, found 1 and 3"),

@@ -42,7 +42,7 @@ FLOORS = {
     "experiment": 4.0,
     "evaluate": 4.0,
     "infer": 4.0,
-    "loop": 4.3,
+    "loop": 4.4,
     "report": 4.3,
     "run": 4.6,
 }

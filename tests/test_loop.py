@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxseg import backend, config, experiment, loop, run
+from jaxseg import backend, config, experiment, loop, run, writer
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
 from jaxseg.errors import InputError
+from jaxseg.report.previews import Previews
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TIMED = {"images_per_second", "input_wait"}
@@ -153,7 +154,7 @@ def same_checkpoint(built, one, other, which):
     for workdir in (one, other):
         checkpoints = Checkpoints(workdir / "checkpoints")
         step = getattr(checkpoints, which)
-        state, progress = checkpoints.restore(step, loop.abstract_of(built))
+        state, progress = checkpoints.restore(step, built.abstract_state())
         checkpoints.close()
         for row in progress["history"]:
             for name in TIMED:
@@ -189,6 +190,11 @@ def test_a_killed_run_goes_on_bit_by_bit(uninterrupted, tmp_path):
         np.testing.assert_array_equal(values, weights_b[name], err_msg=name)
     results = [(w / "test" / "results.csv").read_bytes() for w in (whole, broken)]
     assert results[0] == results[1]
+    pictures = sorted(path.name for path in (whole / "previews").iterdir())
+    assert len(pictures) == 4 + 2
+    for name in pictures:
+        one, other = (w / "previews" / name for w in (whole, broken))
+        assert one.read_bytes() == other.read_bytes(), name
     record = tree(tmp_path, batch_size=8)
     built = experiment.build_experiment(parse(record), whole / "split.csv")
     same_checkpoint(built, whole, broken, "latest")
@@ -238,6 +244,9 @@ def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
         "test/precision_recall_pixel.png",
         "model/model.safetensors",
         "model/model.json",
+        *(f"previews/epoch_{epoch:04d}.png" for epoch in range(1, 5)),
+        "previews/previews.gif",
+        "previews/best_and_last.png",
     } <= found
     rows = read_rows(workdir)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
@@ -256,18 +265,23 @@ def tiny(tmp_path_factory):
     return folder, tree(folder, ema_decay=None, accumulate=1, batch_size=8)
 
 
+def script_losses(monkeypatch, losses):
+    """Validation finds these losses, epoch by epoch."""
+    values, validate = iter(losses), loop._Training._validate
+
+    def scripted(self, variables):
+        summary, thresholds = validate(self, variables)
+        return summary | {"loss": next(values)}, thresholds
+
+    monkeypatch.setattr(loop._Training, "_validate", scripted)
+
+
 def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
     tiny, tmp_path, monkeypatch
 ):
     _, record = tiny
     record = record | dict(train=record["train"] | dict(epochs=6, early_stop=2))
-    values = iter([0.9, float("nan"), 0.4, 0.5, float("nan"), 0.1])
-    validate = loop._Training._validate
-
-    def scripted(self):
-        return validate(self) | {"loss": next(values)}
-
-    monkeypatch.setattr(loop._Training, "_validate", scripted)
+    script_losses(monkeypatch, [0.9, float("nan"), 0.4, 0.5, float("nan"), 0.1])
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
@@ -356,9 +370,9 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()
-    assert len(loop.read_history(tmp_path)) == 1
+    assert len(writer.read_history(tmp_path)) == 1
     loop.train(built, tmp_path)
-    rows = loop.read_history(tmp_path)
+    rows = writer.read_history(tmp_path)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(row["val/loss"] for row in rows)
 
@@ -366,13 +380,7 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
 def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch):
     _, record = tiny
     record = record | dict(train=record["train"] | dict(epochs=4, early_stop=3))
-    values = iter([0.5, 0.4, 0.4, 0.4])
-    validate = loop._Training._validate
-    monkeypatch.setattr(
-        loop._Training,
-        "_validate",
-        lambda self: validate(self) | {"loss": next(values)},
-    )
+    script_losses(monkeypatch, [0.5, 0.4, 0.4, 0.4])
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -386,15 +394,10 @@ def test_a_metric_that_never_is_a_number_stops_early_without_a_best(
 ):
     _, record = tiny
     record = record | dict(train=record["train"] | dict(epochs=4, early_stop=2))
-    validate = loop._Training._validate
-    monkeypatch.setattr(
-        loop._Training,
-        "_validate",
-        lambda self: validate(self) | {"loss": float("nan")},
-    )
+    script_losses(monkeypatch, [float("nan")] * 4)
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
-    assert len(loop.read_history(tmp_path)) == 2
+    assert len(writer.read_history(tmp_path)) == 2
     assert loop.restore_best(built, tmp_path)[1].best is None
 
 
@@ -422,6 +425,7 @@ def test_three_pixel_classes_go_the_whole_way(tmp_path, capsys):
     record["loss"] = dict(cross_entropy=dict(weight=1.0, class_weights=()))
     summary = run.run(parse(record), tmp_path / "run")
     assert {"iou/wall/pooled", "iou/crack/pooled", "iou/rust/pooled"} <= summary.keys()
+    assert len(list((tmp_path / "run" / "previews").glob("epoch_*.png"))) == 2
     pictures = list((tmp_path / "run" / "test" / "overlays").glob("*.jpg"))
     assert len(pictures) == summary["num_images"]
     results = (tmp_path / "run" / "test" / "results.csv").read_text()
@@ -430,3 +434,28 @@ def test_three_pixel_classes_go_the_whole_way(tmp_path, capsys):
     assert "each image is a group of its own" in capsys.readouterr().out
     described = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert described["thresholds"] == {}
+
+
+def test_previews_change_no_number(tiny, tmp_path):
+    _, record = tiny
+    for count in (0, 3):
+        record = record | dict(train=record["train"] | dict(epochs=1, preview=count))
+        loop.train(experiment.build_experiment(parse(record)), tmp_path / f"{count}")
+    assert read_rows(tmp_path / "0") == read_rows(tmp_path / "3")
+    assert not (tmp_path / "0" / "previews").exists()
+    assert (tmp_path / "3" / "previews" / "epoch_0001.png").is_file()
+
+
+def test_a_classifier_shows_images_of_all_its_classes(tiny, tmp_path):
+    _, record = tiny
+    record = record | dict(
+        task=dict(name="classification", threshold="max_f1", min_recall=0.9),
+        model=dict(name="simple_cnn", bn_group=None, dropout=0.0),
+        loss=dict(bce=dict(weight=1.0, pos_weight=1.0)),
+        train=record["train"] | dict(epochs=1),
+    )
+    built = experiment.build_experiment(parse(record))
+    loop.train(built, tmp_path)
+    assert (tmp_path / "previews" / "epoch_0001.png").is_file()
+    shown = Previews(built, tmp_path)._positions
+    assert set(built.dataset.labels[shown]) == {0, 1}

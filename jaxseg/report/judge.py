@@ -190,8 +190,8 @@ def _draw(picture: _Picture, classes, thresholds: Thresholds, folder: Path) -> N
         drawn = overlays.draw_overlay(
             picture.image,
             picture.truth,
-            _foreground(picture.probs),
-            _decide(picture.probs, thresholds),
+            overlays.foreground_score(picture.probs),
+            overlays.decide(picture.probs, thresholds),
             classes=classes,
             title=title,
         )
@@ -202,18 +202,6 @@ def classes_of(row: dict, classes, has_mask: bool) -> tuple[str, str]:
     """Decision and truth of an image in words."""
     names = ("clean", "defect") if has_mask else classes
     return names[int(row["decision"])], names[int(row["ground_truth"])]
-
-
-def _foreground(probs: np.ndarray) -> np.ndarray:
-    """[H, W] probability of any class but the background, from [H, W, K]."""
-    return probs[..., 0] if probs.shape[-1] == 1 else 1.0 - probs[..., 0]
-
-
-def _decide(probs: np.ndarray, thresholds: Thresholds) -> np.ndarray:
-    """[H, W] class ids from [H, W, K] probabilities."""
-    if "mask" in thresholds:
-        return (probs[..., 0] >= thresholds["mask"].value).astype(np.uint8)
-    return probs.argmax(-1).astype(np.uint8)
 
 
 def _worth_showing(rows: dict[str, np.ndarray]) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from jaxseg.tasks import Thresholds
 from jaxseg.types import IGNORE
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/: told apart by colour-blind readers.
@@ -80,20 +81,20 @@ def draw_overlay(
     Returns:
       RGB picture.
     """
-    photo = _to_rgb(image)
+    photo = to_rgb(image)
     panels, legend = {"image": photo}, []
     colors = class_colors(len(classes))
     if truth is not None:
         panels["ground truth"] = colors[truth.astype(np.uint8)]
     if probs is not None:
-        panels["score"] = _paint_score(probs)
+        panels["score"] = paint_score(probs)
         legend.append((np.tile(SCORE_COLORS[None, ::4], (12, 1, 1)), "score 0 to 1"))
     if decision is not None and len(classes) > 2:
         panels["decision"] = colors[decision.astype(np.uint8)]
     if len(classes) > 2:
         legend += _class_legend([truth, decision], colors, classes)
     if decision is not None and (truth is not None or len(classes) == 2):
-        panels["result"], entries = _paint_result(photo, truth, decision)
+        panels["result"], entries = paint_result(photo, truth, decision)
         legend += entries
     panels = {label: _rescale(pixels) for label, pixels in panels.items()}
     return _compose(panels, title, legend)
@@ -117,9 +118,9 @@ def draw_decision(
         False: (FALSE_ALARM, "wrong"),
         None: (IGNORED, "label unknown"),
     }[right]
-    photo = Image.fromarray(_rescale(_to_rgb(image)))
+    photo = Image.fromarray(_rescale(to_rgb(image)))
     framed = np.asarray(ImageOps.expand(photo, FRAME, color))
-    return _compose({"image": framed}, title, [(_swatch(color), name)])
+    return _compose({"image": framed}, title, [(swatch_of(color), name)])
 
 
 def describe(
@@ -168,6 +169,18 @@ def class_colors(num_classes: int) -> np.ndarray:
     return colors
 
 
+def foreground_score(probs: np.ndarray) -> np.ndarray:
+    """[H, W] probability of any class but the background, from [H, W, K]."""
+    return probs[..., 0] if probs.shape[-1] == 1 else 1.0 - probs[..., 0]
+
+
+def decide(probs: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+    """[H, W] class ids from [H, W, K] probabilities."""
+    if "mask" in thresholds:
+        return (probs[..., 0] >= thresholds["mask"].value).astype(np.uint8)
+    return probs.argmax(-1).astype(np.uint8)
+
+
 def _score_colors() -> np.ndarray:
     """[256, 3] uint8: matplotlib's 'magma', interpolated between 16 of its colours."""
     anchors = bytes.fromhex(
@@ -183,18 +196,19 @@ def _score_colors() -> np.ndarray:
 SCORE_COLORS = _score_colors()
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
+def to_rgb(image: np.ndarray) -> np.ndarray:
     """[H, W, 3] of an image with 1, 3 or 4 channels."""
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
-def _paint_score(probs: np.ndarray) -> np.ndarray:
+def paint_score(probs: np.ndarray) -> np.ndarray:
+    """[H, W, 3] uint8 of scores [H, W] in [0, 1]; NaN is grey."""
     known = np.isfinite(probs)
     levels = np.where(known, probs, 0).clip(0, 1) * 255
     return np.where(known[..., None], SCORE_COLORS[levels.round().astype(int)], IGNORED)
 
 
-def _paint_result(
+def paint_result(
     photo: np.ndarray, truth: np.ndarray | None, decision: np.ndarray
 ) -> tuple[np.ndarray, Legend]:
     """The result on the photo, grey and darkened so that the colours stand out."""
@@ -218,7 +232,7 @@ def _paint_result(
     legend = []
     for name, (where, color) in kinds.items():
         canvas[where] = color
-        legend.append((_swatch(color), f"{name} {np.count_nonzero(where):,} px"))
+        legend.append((swatch_of(color), f"{name} {np.count_nonzero(where):,} px"))
     return canvas, legend
 
 
@@ -229,13 +243,14 @@ def _class_legend(masks, colors: np.ndarray, classes: Sequence[str]) -> Legend:
         if mask is not None:
             present |= np.bincount(mask.astype(np.uint8).ravel(), minlength=256) > 0
     return [
-        (_swatch(colors[index]), name)
+        (swatch_of(colors[index]), name)
         for index, name in enumerate(classes)
         if present[index]
     ]
 
 
-def _swatch(color: Color) -> np.ndarray:
+def swatch_of(color: Color) -> np.ndarray:
+    """A square of one colour for a legend."""
     return np.full((12, 12, 3), color, np.uint8)
 
 
@@ -261,22 +276,23 @@ def _choose_columns(count: int, width: int, height: int) -> int:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's built-in font, letters `size` pixels high."""
     return ImageFont.load_default(size=size)
 
 
-def _to_ascii(text: str) -> str:
+def to_ascii(text: str) -> str:
     """Letters that Pillow's built-in font can draw; accents are dropped."""
     plain = unicodedata.normalize("NFKD", text.replace("đ", "d").replace("Đ", "D"))
     bare = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return bare.encode("ascii", errors="replace").decode()
 
 
-def _place_legend(legend: Legend, width: int) -> tuple[list[tuple[int, int]], int]:
+def place_legend(legend: Legend, width: int) -> tuple[list[tuple[int, int]], int]:
     """Left upper corner of every entry, wrapped at the width; height of all rows."""
     corners, x, y = [], GAP, 0
     for swatch, text in legend:
-        length = swatch.shape[1] + 5 + math.ceil(_font(LABEL_SIZE).getlength(text))
+        length = swatch.shape[1] + 5 + math.ceil(font(LABEL_SIZE).getlength(text))
         if x > GAP and x + length > width - GAP:
             x, y = GAP, y + LABEL_SIZE + 8
         corners.append((x, y))
@@ -288,30 +304,30 @@ def _compose(
     panels: dict[str, np.ndarray], title: Sequence[str], legend: Legend
 ) -> Image.Image:
     """Title lines, labelled panels in a grid, legend."""
-    lines = [_to_ascii(line)[:MAX_LINE] for line in title]
-    legend = [(swatch, _to_ascii(text)) for swatch, text in legend]
+    lines = [to_ascii(line)[:MAX_LINE] for line in title]
+    legend = [(swatch, to_ascii(text)) for swatch, text in legend]
     height, width = panels["image"].shape[:2]
     columns = _choose_columns(len(panels), width, height)
-    label_width = max(math.ceil(_font(LABEL_SIZE).getlength(label)) for label in panels)
+    label_width = max(math.ceil(font(LABEL_SIZE).getlength(label)) for label in panels)
     cell = (max(width, label_width) + GAP, height + LABEL_SIZE + 8 + GAP)
-    text_width = max((_font(TEXT_SIZE).getlength(line) for line in lines), default=0)
+    text_width = max((font(TEXT_SIZE).getlength(line) for line in lines), default=0)
     page_width = max(columns * cell[0] + GAP, math.ceil(text_width) + 2 * GAP)
     top = GAP + len(lines) * (TEXT_SIZE + 6)
     below = top + math.ceil(len(panels) / columns) * cell[1]
-    corners, legend_height = _place_legend(legend, page_width)
+    corners, legend_height = place_legend(legend, page_width)
 
     page = Image.new("RGB", (page_width, below + legend_height), PAPER)
     draw = ImageDraw.Draw(page)
     for row, line in enumerate(lines):
         corner = (GAP, GAP // 2 + row * (TEXT_SIZE + 6))
-        draw.text(corner, line, INK, _font(TEXT_SIZE))
+        draw.text(corner, line, INK, font(TEXT_SIZE))
     for index, (label, pixels) in enumerate(panels.items()):
         x = GAP + index % columns * cell[0]
         y = top + index // columns * cell[1]
-        draw.text((x, y), label, QUIET, _font(LABEL_SIZE))
+        draw.text((x, y), label, QUIET, font(LABEL_SIZE))
         page.paste(Image.fromarray(pixels), (x, y + LABEL_SIZE + 8))
     for (swatch, text), (x, y) in zip(legend, corners, strict=True):
         page.paste(Image.fromarray(swatch), (x, below + y + 2))
         corner = (x + swatch.shape[1] + 5, below + y)
-        draw.text(corner, text, INK, _font(LABEL_SIZE))
+        draw.text(corner, text, INK, font(LABEL_SIZE))
     return page
