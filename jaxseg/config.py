@@ -115,6 +115,7 @@ class Train:
     accumulate: int  # micro-batches a step, each of batch_size / accumulate
     ema_decay: float | None
     log_every: int = 20  # steps between two looks at the loss
+    seeds: int = 1  # runs with seed, seed + 1, ... on one split
     preview: int = 4  # validation samples drawn every epoch; 0 is none
 
 

@@ -29,8 +29,17 @@ from jaxseg.tasks import Thresholds
 __all__ = ["SCHEMAS", "Interrupted", "evaluate", "run"]
 
 
-def run(run_config: Run, folder: Path, *, restart: bool = False) -> dict[str, float]:
+def run(
+    run_config: Run,
+    folder: Path,
+    *,
+    restart: bool = False,
+    like: Path | None = None,
+) -> dict[str, float]:
     """Trains in a run folder, new or to go on in, and judges the best epoch once.
+
+    Args:
+      like: another run folder, whose data and split a new run shall have.
 
     Returns:
       the metrics of the test part (of the validation part where there is no test part).
@@ -42,7 +51,7 @@ def run(run_config: Run, folder: Path, *, restart: bool = False) -> dict[str, fl
     cache_note = _enable_compilation_cache(run_config)
     fix = "free some, then the same command goes on"
     with workdir.claim(folder), files.explain_full_disk(folder, fix):
-        built = _open(run_config, folder, restart)
+        built = _open(run_config, folder, restart, like)
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
             f"{workdir.device()}, {built.precision}, XLA_FLAGS: {flags}",
@@ -136,10 +145,15 @@ def _enable_compilation_cache(run_config: Run) -> str:
     return backend.enable_compilation_cache(folder)
 
 
-def _open(run_config: Run, folder: Path, restart: bool) -> Experiment:
+def _open(
+    run_config: Run, folder: Path, restart: bool, like: Path | None
+) -> Experiment:
     split_file = folder / "split.csv"
     keep = split_file.is_file() and not restart
-    built = build_experiment(run_config, split_file if keep else None)
+    given = split_file if keep else like and like / "split.csv"
+    built = build_experiment(run_config, given)
+    if like:
+        workdir.refuse_other_data(like, built.dataset.content_hash)
     facts = {
         "data_hash": built.dataset.content_hash,
         "precision": built.precision,

@@ -17,6 +17,7 @@ POSITIVE = {
     "train.early_stop",
     "train.accumulate",
     "train.log_every",
+    "train.seeds",
     "optim.learning_rate",
     "optim.decay_factor",
     "optim.clip_norm",

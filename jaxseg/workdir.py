@@ -24,6 +24,7 @@ HARMLESS = {
     "data.workers",
     "train.log_every",
     "train.preview",
+    "train.seeds",
     "train.precision",  # what it resolves to is compared
 }
 LOCK = ".lock"
@@ -99,6 +100,41 @@ def refuse_other_data(workdir: Path, data_hash: str) -> None:
         )
 
 
+def refuse_other_config(workdir: Path, run: config.Run) -> None:
+    """Raises InputError when the run was made with another config."""
+    record = json.loads(json.dumps({"config": config.to_dict(run)}))
+    _refuse_difference(read_record(workdir), record, workdir)
+
+
+def is_finished(workdir: Path) -> bool:
+    """Whether the run was trained, judged and saved; model.json is written last."""
+    return (workdir / "model" / "model.json").is_file()
+
+
+def judged_part(workdir: Path) -> str:
+    """The part that a finished run was judged on: 'test', or 'val' without a test."""
+    described = json.loads((workdir / "model" / "model.json").read_text("utf-8"))
+    (part,) = described["metrics"]
+    return part
+
+
+def read_metrics(workdir: Path) -> dict[str, float | None]:
+    """Metrics of the judged part of a finished run; None where one is undefined.
+
+    Raises:
+      InputError: the file is gone.
+    """
+    part = judged_part(workdir)
+    path = workdir / part / "metrics.json"
+    if not path.is_file():
+        raise InputError(
+            "the metrics of a finished run",
+            f"no file {path}",
+            f"python scripts/evaluate.py --workdir {workdir} --split {part}",
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_record(workdir: Path) -> dict[str, Any]:
     """What config.json of a run folder holds.
 
@@ -151,7 +187,7 @@ def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
         if before.get(key) != after.get(key) and key not in HARMLESS
     ]
     for fact in ("data_hash", "precision"):
-        if old[fact] != new[fact]:
+        if fact in new and old[fact] != new[fact]:
             different.append(f"{fact}: {old[fact]} there, {new[fact]} now")
     if different:
         raise InputError(

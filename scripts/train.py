@@ -3,8 +3,10 @@
     python scripts/train.py --config configs/sdnet.py --config.data.dir=DIR \\
         --workdir runs/sdnet
 
-The same command on an existing run folder goes on where it stopped. Exit codes: 0 done;
-2 wrong input or config; 75 stopped by a signal with everything saved; 1 a bug.
+With --config.train.seeds=3 it trains three runs, WORKDIR/seed_0 and so on, and writes a
+table of their test metrics. The same command on an existing run folder goes on where it
+stopped. Exit codes: 0 done; 2 wrong input or config; 75 stopped by a signal with
+everything saved; 1 a bug.
 """
 
 import argparse
@@ -39,10 +41,12 @@ def run(arguments: list[str]) -> None:
         overrides.append(f"model.init={options.init}")
 
     from jaxseg import run as program
+    from jaxseg.seeds import run_seeds
 
     run_config = command_line.load_config(options.config, overrides, program.SCHEMAS)
+    train = program.run if run_config.train.seeds == 1 else run_seeds
     try:
-        program.run(run_config, options.workdir, restart=options.restart)
+        train(run_config, options.workdir, restart=options.restart)
     except program.Interrupted as stopped:
         print(f"stopped by {stopped}; the same command goes on")
         sys.exit(command_line.STOPPED)

@@ -42,12 +42,12 @@ def write_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         columns |= dict.fromkeys(row)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([_to_cell(column) for column in columns])
+    writer.writerow([to_cell(column) for column in columns])
     for row in rows:
         writer.writerow(
-            [_to_cell(row[column]) if column in row else "" for column in columns]
+            [to_cell(row[column]) if column in row else "" for column in columns]
         )
-    _write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
         ensure_ascii=False,
         allow_nan=False,
     )
-    _write_whole(path, text + "\n")
+    write_whole(path, text + "\n")
 
 
 def print_table(metrics: Mapping[str, Any], title: str, console: Console) -> None:
@@ -90,7 +90,7 @@ def _whole_table(metrics: Mapping[str, Any], title: str) -> Table:
         for name, baseline in BASELINES.items()
         if name in metrics and baseline in metrics
     }
-    table = _new_table(title)
+    table = new_table(title)
     table.add_column("metric")
     table.add_column("value", justify="right")
     if baselines:
@@ -98,10 +98,10 @@ def _whole_table(metrics: Mapping[str, Any], title: str) -> Table:
     for name, value in metrics.items():
         if name in baselines.values():
             continue
-        cells = [Text(name), Text(_format(value))]
+        cells = [Text(name), Text(format_value(value))]
         if name in baselines:
             rule = baselines[name].split("_")[0]
-            cells.append(Text(f"{_format(metrics[baselines[name]])} ({rule})"))
+            cells.append(Text(f"{format_value(metrics[baselines[name]])} ({rule})"))
         table.add_row(*cells)
     return table
 
@@ -113,9 +113,9 @@ def _class_table(metrics: Mapping[str, Any], title: str) -> Table:
         metric, label = name.split("/", 1)
         averaging = label.rsplit("/", 1)[-1] if label.endswith(AVERAGINGS) else ""
         label = label.removesuffix(f"/{averaging}")
-        cells[label, metric, averaging] = _format(value)
+        cells[label, metric, averaging] = format_value(value)
     columns = dict.fromkeys(averaging for _, _, averaging in cells)
-    table = _new_table(title)
+    table = new_table(title)
     table.add_column("class")
     table.add_column("metric")
     for averaging in columns:
@@ -127,7 +127,7 @@ def _class_table(metrics: Mapping[str, Any], title: str) -> Table:
     return table
 
 
-def _new_table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(
         title=Text(title) if title else None, box=box.SIMPLE, title_justify="left"
     )
@@ -139,7 +139,7 @@ def _is_undefined(value: Any) -> bool:
     )
 
 
-def _format(value: Any) -> str:
+def format_value(value: Any) -> str:
     if _is_undefined(value):
         return "undefined"
     if isinstance(value, bool | np.bool_ | str):
@@ -147,14 +147,14 @@ def _format(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.4f}"
 
 
-def _to_cell(value: Any) -> str:
+def to_cell(value: Any) -> str:
     # str, not repr: the shortest digits that read back as the same float32 or float64.
     text = "" if _is_undefined(value) else str(value)
     is_formula = isinstance(value, str) and text.startswith(FORMULA_STARTS)
     return f"'{text}" if is_formula else text
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path, newline="") as file:
         # Names that are no valid Unicode on disk arrive as lone surrogates.
