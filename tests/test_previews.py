@@ -124,7 +124,7 @@ def test_a_joint_sample_says_both():
     both = HALF | {"image": Threshold(0.4, "max_f1")}
     (line,) = make_sample("a", arrays, BINARY, both).lines
     assert line.startswith("a, hit 0 px")
-    assert line.endswith("score 0.100 clean (wrong: defect)")
+    assert line.endswith("score 0.100 clean (wrong)")
 
 
 @pytest.mark.parametrize("classes", [BINARY, CLASSES])

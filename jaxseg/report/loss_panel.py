@@ -54,7 +54,8 @@ def draw_loss_panel(
         plot = _draw_plot((size[0], height), epochs, values, colors, epoch, best)
         page.paste(plot, (0, index * height))
     if best is not None:
-        _name_best(page, epochs, best)
+        corner, text = (size[0] - RIGHT, 6), f"best epoch {best:.0f}"
+        ImageDraw.Draw(page).text(corner, text, INK, font(LABEL_SIZE - 1), "ra")
     return page
 
 
@@ -122,14 +123,6 @@ def _write_labels(page, place, epochs, ticks) -> None:
     every = next(n for n in rounds if len(epochs) / n <= MAX_EPOCH_LABELS)
     for x in epochs[epochs % every == 0]:
         draw.text((place(x, ticks[0])[0], below), f"{x:.0f}", QUIET, letters, "ma")
-
-
-def _name_best(page: Image.Image, epochs: np.ndarray, best: float) -> None:
-    """Beside its line, at the top of the losses: they go down, and leave it room."""
-    x, text, letters = _across(best, epochs, page.width), f"best {best:.0f}", font(11)
-    has_room = x + 5 + letters.getlength(text) < page.width
-    corner = (x + 5, TOP) if has_room else (x - 5, TOP)
-    ImageDraw.Draw(page).text(corner, text, INK, letters, "la" if has_room else "ra")
 
 
 def _write_values(page, epochs, values: Values, colors, epoch: int) -> None:

@@ -16,9 +16,11 @@ from jaxseg.report.overlays import GAP, INK, LABEL_SIZE, PAPER, QUIET, Legend, f
 from jaxseg.tasks import Thresholds
 
 CELL = 160  # pixels of the longer side of a panel, for up to four rows of them
-MIN_CELL, MIN_TILE = 64, 320  # pixels
+MIN_CELL = 64
+MIN_TILE, MIN_PAGE = 210, 430  # pixels of width that the texts need
 LINE = LABEL_SIZE + 6
 MAX_NAMED_CLASSES = 16
+EMPTY = np.zeros((12, 0, 3), np.uint8)  # the swatch of a heading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,9 @@ def _decision(arrays, classes, thresholds: Thresholds) -> tuple[str, bool]:
         decided = int(score >= threshold)
     else:
         score, decided = float(probs.max()), int(probs.argmax())
-    verdict = "right" if decided == label else f"wrong: {classes[label]}"
+    verdict = "right" if decided == label else "wrong"
+    if verdict == "wrong" and len(classes) > 2:
+        verdict += f": {classes[label]}"
     return f"score {score:.3f} {classes[decided]} ({verdict})", decided == label
 
 
@@ -106,12 +110,13 @@ def draw_page(
         max(len(panels) * (width + GAP), MIN_TILE),
         len(samples[0].lines) * LINE + height + GAP,
     )
-    page_width = columns * tile[0] + GAP
-    legend = _legend(classes, has_masks)
-    corners, legend_height = overlays.place_legend(legend, page_width)
+    page_width = max(columns * tile[0] + GAP, MIN_PAGE)
+    legends = _legends(classes, has_masks)
+    places = [overlays.place_legend(legend, page_width) for legend in legends]
     top = GAP + (len(title) + has_masks) * LINE
     below = top + rows * tile[1]
-    page = Image.new("RGB", (page_width, below + legend_height + GAP // 2), PAPER)
+    page_height = below + sum(height for _, height in places) + GAP // 2
+    page = Image.new("RGB", (page_width, page_height), PAPER)
     draw = ImageDraw.Draw(page)
     for row, line in enumerate(title):
         _write(draw, (GAP, GAP // 2 + row * LINE), line, page_width - GAP)
@@ -119,10 +124,14 @@ def draw_page(
         draw.text((GAP + place * (width + GAP), top - LINE), name, QUIET, font(12))
     for index, sample in enumerate(samples):
         corner = (GAP + index % columns * tile[0], top + index // columns * tile[1])
-        _draw_sample(page, sample, corner, tile[0], cell)
-    for (swatch, text), (x, y) in zip(legend, corners, strict=True):
-        page.paste(Image.fromarray(swatch), (x, below + y + 2))
-        _write(draw, (x + swatch.shape[1] + 5, below + y), text, page_width)
+        text_width = page_width - GAP if has_masks else tile[0]
+        _draw_sample(page, sample, corner, text_width - GAP, cell)
+    for legend, (corners, legend_height) in zip(legends, places, strict=True):
+        for (swatch, text), (x, y) in zip(legend, corners, strict=True):
+            indent = swatch.shape[1] + 5 if swatch.size else 0
+            page.paste(Image.fromarray(swatch), (x, below + y + 2))
+            _write(draw, (x + indent, below + y), text, page_width)
+        below += legend_height
     return page
 
 
@@ -130,7 +139,7 @@ def _draw_sample(page: Image.Image, sample: Sample, corner, width, cell) -> None
     x, y = corner
     draw = ImageDraw.Draw(page)
     for line in sample.lines:
-        _write(draw, (x, y), line, width - GAP)
+        _write(draw, (x, y), line, width)
         y += LINE
     for pixels in sample.panels.values():
         panel = fit_panel(pixels, cell)
@@ -159,11 +168,11 @@ def _write(draw: ImageDraw.ImageDraw, corner, text: str, width: float) -> None:
     draw.text(corner, text, INK, letters)
 
 
-def _legend(classes: Sequence[str], has_masks: bool) -> Legend:
+def _legends(classes: Sequence[str], has_masks: bool) -> list[Legend]:
+    """Of the prediction and of the difference, or of the frames."""
     if not has_masks:
-        named = {"right": overlays.HIT, "wrong": overlays.FALSE_ALARM}
-        return [(overlays.swatch_of(color), name) for name, color in named.items()]
-    named = {
+        return [_swatches({"right": overlays.HIT, "wrong": overlays.FALSE_ALARM})]
+    difference = {
         "hit": overlays.HIT,
         "missed": overlays.MISS,
         "false alarm": overlays.FALSE_ALARM,
@@ -172,11 +181,13 @@ def _legend(classes: Sequence[str], has_masks: bool) -> Legend:
         scale = np.tile(overlays.SCORE_COLORS[None, ::4], (12, 1, 1))
         prediction = [(scale, "probability 0 to 1")]
     else:
-        named["wrong class"] = overlays.WRONG_CLASS
         colors = overlays.class_colors(len(classes))
-        prediction = [
-            (overlays.swatch_of(tuple(colors[index])), name)
-            for index, name in enumerate(classes[:MAX_NAMED_CLASSES])
-        ]
-    named["ignored"] = overlays.IGNORED
-    return prediction + [(overlays.swatch_of(of), name) for name, of in named.items()]
+        named = dict(zip(classes[:MAX_NAMED_CLASSES], colors, strict=False))
+        prediction = [(EMPTY, "classes:"), *_swatches(named)]
+        difference["wrong class"] = overlays.WRONG_CLASS
+    difference["ignored"] = overlays.IGNORED
+    return [prediction, [(EMPTY, "difference:"), *_swatches(difference)]]
+
+
+def _swatches(colors: Mapping[str, overlays.Color]) -> Legend:
+    return [(overlays.swatch_of(color), name) for name, color in colors.items()]

@@ -28,6 +28,7 @@ from jaxseg.report.overlays import (
     INK,
     MISS,
     PAPER,
+    SCORE_COLORS,
     TEXT_SIZE,
     font,
 )
@@ -205,6 +206,7 @@ def _shared_palette(frames: list[Image.Image]) -> Image.Image:
     for place, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         mosaic.paste(frame, (0, place * height))
     exact = [PAPER, INK, HIT, MISS, FALSE_ALARM, BACKGROUND]
+    exact += SCORE_COLORS[::8].tolist()
     free = 255 - len(exact)  # one of 256 stays free for 'as before'
     colors = mosaic.quantize(free).getpalette()[: 3 * free]
     palette = Image.new("P", (1, 1))
