@@ -62,7 +62,7 @@ class Data:
     cache: Literal["auto", "none", "host"]
     augment: Mapping[str, Any]
     source: Spec
-    palette: tuple[str, ...] = ()  # '#rrggbb' by class id, for colour-coded masks
+    palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
     num_folds: int = 5  # of split='kfold'
     fold: int = 0
     on_corrupt: Literal["fail", "skip"] = "fail"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data.check import check, fingerprint, from_json, to_json
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.check import check
+from jaxseg.data.images import MaskEncoding, encode_mask
+from jaxseg.data.stored import fingerprint, from_json, to_json
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError
 
@@ -110,6 +111,103 @@ def test_values_decide_the_encoding_and_a_note_says_so(
     checked = run(listing_of(tmp_path, mask_of(*values), classes=classes))
     assert checked.encoding == MaskEncoding(encoding)
     assert checked.notes[0] == note
+
+
+DARK = dict(mask_values="dark")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [((255, 0), "binary"), ((1, 0), "ids"), ((250, 5), "threshold")]
+)
+def test_dark_lines_can_be_the_foreground(tmp_path, values, kind):
+    listing = listing_of(tmp_path, mask_of(*values))
+    checked = run(dataclasses.replace(listing, **DARK))
+    assert checked.encoding == MaskEncoding(kind, dark=True)
+    assert checked.notes[0].endswith("data.foreground='dark' swaps the classes 0 and 1")
+    assert checked.records[0].class_pixels == (31 * 32, 32)
+    mask = encode_mask(mask_of(*values, 255), checked.encoding)
+    assert mask[1].tolist() == [1] * 32  # the row of the dark line
+    assert mask[0].tolist() == [0] * 32
+    assert not any("WARNING" in note for note in checked.notes)
+
+
+def test_ignored_pixels_stay_ignored_where_dark_is_the_foreground(tmp_path):
+    listing = listing_of(tmp_path, mask_of(1, 0, 255))
+    checked = run(dataclasses.replace(listing, **DARK))
+    assert checked.records[0].class_pixels == (30 * 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen", "other"),
+    [((255, 0), "auto", "dark"), ((0, 255), "dark", "bright")],
+)
+def test_more_foreground_than_background_names_the_other_choice(
+    tmp_path, values, chosen, other
+):
+    listing = listing_of(tmp_path, mask_of(*values))
+    notes = run(dataclasses.replace(listing, mask_values=chosen)).notes
+    (warning,) = [note for note in notes if note.startswith("WARNING")]
+    assert "97 % of the mask pixels are crack" in warning
+    assert warning.endswith(f"--config.data.foreground={other}")
+
+
+@pytest.mark.parametrize(
+    ("classes", "palette"), [(THREE, ()), (CLASSES, ("#000000", "#ffffff"))]
+)
+def test_dark_foreground_is_for_binary_grey_masks(tmp_path, classes, palette):
+    listing = listing_of(tmp_path, mask_of(0, 255), classes=classes)
+    error = refusal(dataclasses.replace(listing, **DARK), palette=palette)
+    assert error.fix == "--config.data.foreground=bright"
+
+
+def test_colours_beyond_the_classes_count_nowhere(tmp_path):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[1], mask[2], mask[3:5] = (128, 0, 0), (0, 128, 0), (224, 224, 192)
+    listing = listing_of(tmp_path, mask, classes=THREE)
+    colours = ("#000000", "#800000", "#008000", "#E0E0C0")
+    checked = run(listing, palette=colours)
+    assert checked.records[0].class_pixels == (28 * 32, 32, 32)
+    assert "#008000 is crack, #e0e0c0 is ignored" in checked.notes[0]
+    ids = encode_mask(mask, checked.encoding)
+    assert (ids[3:5] == 255).all()
+    assert np.unique(ids[:3]).tolist() == [0, 1, 2]
+    error = refusal(listing, palette=colours[:3])
+    assert error.found == "#e0e0c0 6.2 %"
+    assert "'#008000', '#e0e0c0'" in error.fix
+
+
+def test_masks_of_ids_hold_no_other_values(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255))
+    error = refusal(dataclasses.replace(listing, mask_values="ids"))
+    assert "no mask has a foreground pixel" in error.found
+    listing = listing_of(tmp_path, mask_of(0, 100))
+    error = refusal(dataclasses.replace(listing, mask_values="ids"))
+    assert "values 0, 100" in error.found
+
+
+def test_pixels_of_each_class_are_kept(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 1, 2, 2, 255), None, classes=THREE)
+    first, second = run(listing).records
+    assert first.class_pixels == (28 * 32, 32, 64)
+    assert first.foreground == 96 / (31 * 32)
+    assert second.class_pixels == ()
+    assert second.foreground is None
+
+
+def test_blank_images_are_set_aside_and_counted(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255), mask_of(0, 255))
+    half = np.full((32, 32, 3), 255, np.uint8)
+    half[:15, :, 0] = 254  # white in two channels only
+    save(listing.records[0].image, half)
+    checked = run(dataclasses.replace(listing, max_blank=0.5))
+    assert checked.skipped == (("r0", "53.1 % of the pixels are blank (pure white)"),)
+    assert [item.record.id for item in checked.records] == ["r1"]
+    assert checked.notes[-1].startswith("1 images with over 50 % of pure white")
+    assert not run(dataclasses.replace(listing, max_blank=0.54)).skipped
+    save(listing.records[1].image, half)
+    error = refusal(dataclasses.replace(listing, max_blank=0.5))
+    assert "all 2 have more" in error.found
+    assert error.fix.startswith("--config.data.max_blank=1.0")
 
 
 def test_the_whole_set_decides_not_one_mask(tmp_path):
@@ -392,9 +490,10 @@ def test_checked_survives_json(tmp_path, palette):
     listing = listing_of(tmp_path, mask_of(0, 255), None, mask_of(0, 255))
     listing.records[2].image.write_bytes(b"")
     checked = run(listing, palette=palette, on_corrupt="skip")
-    assert from_json(json.loads(json.dumps(to_json(checked)))) == checked
-    images_only = run(listing_of(tmp_path, None))
-    assert from_json(json.loads(json.dumps(to_json(images_only)))) == images_only
+    assert from_json(json.loads(json.dumps(to_json(checked))), listing) == checked
+    plain = listing_of(tmp_path, None)
+    images_only = run(plain)
+    assert from_json(json.loads(json.dumps(to_json(images_only))), plain) == images_only
 
 
 def test_fingerprint_changes_with_any_file_or_label(tmp_path):
@@ -405,6 +504,8 @@ def test_fingerprint_changes_with_any_file_or_label(tmp_path):
     assert fingerprint(with_file(listing, 1, group="other")) != before
     assert fingerprint(with_file(listing, 1, split="val")) != before
     assert fingerprint(with_file(listing, 1, source="deck")) != before
+    for change in (DARK, dict(max_blank=0.5), dict(skipped=(("a", "why"),))):
+        assert fingerprint(dataclasses.replace(listing, **change)) != before
     mask = listing.records[0].mask
     os.utime(mask, ns=(0, 12345))
     touched = fingerprint(listing)

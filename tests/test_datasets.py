@@ -13,10 +13,21 @@ SEGMENTATION = dict(
     image_dir="images",
     mask_dir="masks",
     mask_suffix="",
+    foreground="bright",
     classes=("background", "crack"),
+    classes_file="",
     group_pattern="",
 )
 CLASSIFICATION = dict(classes=(), group_pattern="")
+NAMED = dict(classes=("background", "crack"), classes_file="", group_pattern="")
+KEYS = dict(
+    folder_segmentation=SEGMENTATION,
+    folder_classification=CLASSIFICATION,
+    massachusetts_roads=dict(max_blank=0.05),
+    labelme=NAMED | dict(line_width=3),
+    pascal_voc=NAMED,
+    coco=dict(annotations="a.json", image_dir="", classes=(), group_pattern=""),
+)
 
 
 def plant(root: Path, *names: str) -> Path:
@@ -288,8 +299,7 @@ def test_segmentation_needs_two_class_names(tmp_path):
 
 @pytest.mark.parametrize("dataset", sorted(set(DATASETS) - {"synthetic"}))
 def test_missing_empty_and_unpacked_roots_are_refused(tmp_path, dataset):
-    keys = dict(folder_segmentation=SEGMENTATION, folder_classification=CLASSIFICATION)
-    keys = keys.get(dataset, {})
+    keys = KEYS.get(dataset, {})
     (tmp_path / "empty").mkdir()
     plant(tmp_path, "set.zip")
     for name, words in (
@@ -325,3 +335,76 @@ def test_many_files_that_are_no_images_are_noted_once(tmp_path):
     plant(tmp_path, "a/1.png", "b/2.png", *(f"a/{n}.txt" for n in range(12)))
     found = scan("folder_classification", tmp_path, **CLASSIFICATION)
     assert found.notes[0] == "12 files are no images and were ignored: .txt 12."
+
+
+# Names of the classes, and projects of the MVTec Deep Learning Tool.
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "background\n\nleaf miner \nrust\n"),
+        ("classes.json", '{"2": "rust", "0": "background", "1": "leaf miner"}'),
+        ("classes.json", '["background", "leaf miner", "rust"]'),
+    ],
+)
+def test_a_file_names_the_classes(tmp_path, name, text):
+    plant(tmp_path, "a.JPG", "a_gt.png")
+    (tmp_path / name).write_text(text)
+    keys = SEGMENTATION | dict(image_dir=".", mask_dir=".", mask_suffix="_gt")
+    for place in (name, str(tmp_path / name)):
+        found = scan("folder_segmentation", tmp_path, **keys | dict(classes_file=place))
+        assert found.classes == ("background", "leaf miner", "rust")
+        assert "background, leaf miner, rust" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"0": "background", "2": "rust"}', "('2', 'rust')"),
+        ('{"0": "background", "1": 7}', "('1', 7)"),
+        ("7", ""),
+        ("{", "Expecting"),
+        ('["background"]', "('background',)"),
+        ('["background", "rust", "rust"]', "'rust', 'rust'"),
+    ],
+)
+def test_a_file_that_names_no_classes_is_refused(tmp_path, text, words):
+    plant(tmp_path, "images/a.jpg", "masks/a.png")
+    (tmp_path / "classes.json").write_text(text)
+    keys = SEGMENTATION | dict(classes_file="classes.json")
+    error = refuse("folder_segmentation", tmp_path, **keys)
+    assert words in error.found
+    assert "one name per line" in error.fix
+
+
+def test_a_missing_file_of_classes_is_refused(tmp_path):
+    plant(tmp_path, "images/a.jpg", "masks/a.png")
+    keys = SEGMENTATION | dict(classes_file="names.txt")
+    error = refuse("folder_segmentation", tmp_path, **keys)
+    assert "names.txt" in error.found
+    assert error.fix.startswith("--config.data.classes_file=FILE")
+
+
+@pytest.mark.parametrize("project", ["leaves.dltp", "leaves.HDICT"])
+def test_a_project_without_label_images_is_refused_with_the_way_out(tmp_path, project):
+    plant(tmp_path, "a.JPG", "b.JPG", project)
+    keys = SEGMENTATION | dict(image_dir=".", mask_dir=".", mask_suffix="_gt")
+    error = refuse("folder_segmentation", tmp_path, **keys)
+    assert project in error.found
+    assert "export the dataset together with its label images" in error.fix
+    error = refuse("folder_segmentation", tmp_path / project, **keys)
+    assert project in error.found
+    plant(tmp_path, "a_gt.png", "b_gt.png")
+    found = scan("folder_segmentation", tmp_path, **keys)
+    assert f"{project} is not read: the label images are" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("foreground", "values"), [("bright", "auto"), ("dark", "dark")]
+)
+def test_the_foreground_is_bright_or_dark(tmp_path, foreground, values):
+    plant(tmp_path, "image/1.png", "label/1.png")
+    keys = SEGMENTATION | dict(image_dir="image", mask_dir="label")
+    found = scan("folder_segmentation", tmp_path, **keys | dict(foreground=foreground))
+    assert found.mask_values == values

@@ -26,7 +26,7 @@ from jaxseg.errors import InputError
 def record(name, group=None, label=1, split=None, source="", content=None):
     path = Path(f"{name}.png")
     listed = Record(name, path, None, label, group or name, split, source)
-    return CheckedRecord(listed, content or f"sha-{name}", "", (32, 32), label, None)
+    return CheckedRecord(listed, content or f"sha-{name}", "", (32, 32), label, ())
 
 
 def settings(**changes):

@@ -189,7 +189,9 @@ SEGMENTATION = dict(
     image_dir="images",
     mask_dir="masks",
     mask_suffix="",
+    foreground="bright",
     classes=("background", "crack"),
+    classes_file="",
     group_pattern=synthetic.GROUP_PATTERN,
 )
 CLASSIFICATION = dict(classes=("intact", "cracked"), group_pattern=r"(.+)_\d+$")

@@ -27,7 +27,7 @@ from jaxseg.data.images import (
 from jaxseg.errors import InputError
 from jaxseg.types import IGNORE
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when the same files would decode to other pixels than before."""
 
 

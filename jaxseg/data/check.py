@@ -7,11 +7,10 @@ refused with the fix; how mask values become class ids is decided in `encoding`.
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 
 from jaxseg.data import images
 from jaxseg.data.encoding import decide_encoding, note_classes
@@ -55,8 +54,7 @@ class CheckedRecord:
       mask_sha256: the same of the mask file, '' without one.
       size: (height, width) in pixels, upright.
       label: as listed; where that is None, 1 if the mask has any foreground, else 0.
-      foreground: share of the pixels that are neither class 0 nor `IGNORE`, in [0, 1],
-        of those that are not `IGNORE`; None without a mask.
+      class_pixels: pixels of each class in the mask; () without one.
     """
 
     record: Record
@@ -64,7 +62,14 @@ class CheckedRecord:
     mask_sha256: str
     size: tuple[int, int]
     label: int
-    foreground: float | None
+    class_pixels: tuple[int, ...]
+
+    @property
+    def foreground(self) -> float | None:
+        """Share of the pixels with a class that are not class 0; None without mask."""
+        if not self.class_pixels:
+            return None
+        return sum(self.class_pixels[1:]) / max(1, sum(self.class_pixels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,7 @@ class _Opened:
     image_sha256: str = ""
     mask_sha256: str = ""
     facts: ImageFacts | None = None
+    blank: float = 0.0
     mask_facts: ImageFacts | None = None
     tally: ValueCounts | None = None
 
@@ -119,16 +125,19 @@ def check(
         without doubt, or nothing to train on.
     """
     with ThreadPoolExecutor(workers) as pool:
-        opening = pool.map(_open_record, listing.records)
+        opening = pool.map(partial(_open_record, listing), listing.records)
         total = len(listing.records)
         opened = list(progress(opening, total, "Checking images and masks"))
-    kept, skipped = _set_broken_aside(opened, on_corrupt)
+    opened, blank = _set_blank_aside(opened, listing.max_blank)
+    kept, broken = _set_broken_aside(opened, on_corrupt)
     _refuse_different_sizes(kept)
     _refuse_unlabelled(kept)
     tallies = {item.record.id: item.tally for item in kept if item.tally is not None}
     encoding, encoding_notes = None, []
     if tallies:
-        encoding, note = decide_encoding(tallies, listing.classes, palette)
+        encoding, note = decide_encoding(
+            tallies, listing.classes, palette, listing.mask_values
+        )
         missing = note_classes(list(tallies.values()), encoding, listing.classes)
         encoding_notes = [note, *missing]
     mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
@@ -139,71 +148,21 @@ def check(
         *_file_notes(mask_facts, "masks", _MASK_NOTES),
         *encoding_notes,
         *_label_notes(records),
+        *_blank_notes(blank, listing.max_blank),
     )
+    skipped = (*listing.skipped, *blank, *broken)
     return Checked(records, encoding, notes, skipped, _content_hash(records))
 
 
-def fingerprint(listing: Listing) -> str:
-    """Hex sha256 of a listing and of its files' sizes and times, opening none of them.
-
-    The same fingerprint means that `check` with the same options need not run again.
-    """
-    digest = hashlib.sha256(json.dumps(listing.classes).encode())
-    for record in listing.records:
-        stats = [_stat(path) for path in (record.image, record.mask)]
-        own = (record.label, record.group, record.split, record.source)
-        facts = [record.id, stats, *own]
-        digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()
-
-
-def to_json(checked: Checked) -> dict:
-    """A plain dict for `json.dump`; `from_json` is the inverse."""
-    return dataclasses.asdict(
-        checked,
-        dict_factory=lambda pairs: {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in pairs
-        },
-    )
-
-
-def from_json(data: dict) -> Checked:
-    """The `Checked` that `to_json` wrote."""
-    encoding = data["encoding"]
-    if encoding is not None:
-        encoding = MaskEncoding(encoding["kind"], tuple(encoding["palette"]))
-    return Checked(
-        records=tuple(_record_from_json(item) for item in data["records"]),
-        encoding=encoding,
-        notes=tuple(data["notes"]),
-        skipped=tuple((name, reason) for name, reason in data["skipped"]),
-        content_hash=data["content_hash"],
-    )
-
-
-def _record_from_json(item: dict) -> CheckedRecord:
-    fields = dict(item["record"])
-    fields["image"] = Path(fields["image"])
-    fields["mask"] = None if fields["mask"] is None else Path(fields["mask"])
-    rest = {**item, "record": Record(**fields), "size": tuple(item["size"])}
-    return CheckedRecord(**rest)
-
-
-def _stat(path: Path | None) -> tuple:
-    try:
-        stat = os.stat(path) if path else None
-    except OSError:
-        return (str(path), "missing")
-    return (str(path), stat.st_size, stat.st_mtime_ns) if stat else ()
-
-
-def _open_record(record: Record) -> _Opened:
+def _open_record(listing: Listing, record: Record) -> _Opened:
     path = record.image
     try:
         image = path.read_bytes()
         facts = images.describe_image(image)
         opened = _Opened(record, "", hashlib.sha256(image).hexdigest(), facts=facts)
+        if listing.max_blank < 1:
+            blank = images.blank_share(image)
+            opened = dataclasses.replace(opened, blank=blank)
         if record.mask is None:
             return opened
         path = record.mask
@@ -219,6 +178,33 @@ def _open_record(record: Record) -> _Opened:
         mask_facts=mask_facts,
         tally=images.count_values(raw),
     )
+
+
+def _set_blank_aside(
+    opened: Sequence[_Opened], limit: float
+) -> tuple[list[_Opened], tuple[tuple[str, str], ...]]:
+    blank = [item for item in opened if item.blank > limit]
+    kept = [item for item in opened if item.blank <= limit]
+    if blank and not kept:
+        raise InputError(
+            expected=f"images with at most {100 * limit:g} % of pure white pixels",
+            found=f"all {len(blank)} have more, the first {100 * blank[0].blank:.0f} %",
+            fix="--config.data.max_blank=1.0 keeps them all",
+        )
+    reason = "{:.1f} % of the pixels are blank (pure white)"
+    return kept, tuple(
+        (item.record.id, reason.format(100 * item.blank)) for item in blank
+    )
+
+
+def _blank_notes(blank: Sequence[tuple[str, str]], limit: float) -> list[str]:
+    if not blank:
+        return []
+    names = shorten(name for name, _ in blank)
+    return [
+        f"{len(blank)} images with over {100 * limit:g} % of pure white pixels are "
+        f"left out (data.max_blank): {names}"
+    ]
 
 
 def _set_broken_aside(
@@ -252,8 +238,8 @@ def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
         raise InputError(
             expected="every mask to have the size of its image (height x width)",
             found=f"{len(differing)} pairs differ: {shorten(differing)}",
-            fix="export these masks again at the size of the image as it is displayed, "
-            "or take the pairs out of the folder",
+            fix="export these masks or annotations again at the size of the image as "
+            "it is displayed, or take the pairs out of the folder",
         )
 
 
@@ -279,14 +265,12 @@ def _size_text(facts: ImageFacts) -> str:
 def _finish(
     item: _Opened, encoding: MaskEncoding | None, num_classes: int
 ) -> CheckedRecord:
-    label, foreground = item.record.label, None
+    label, counts = item.record.label, ()
     if item.tally is not None:
-        counts = item.tally.class_counts(encoding, num_classes)
-        pixels = counts[1:-1].sum()
-        foreground = float(pixels / max(1, counts[:-1].sum()))
-        label = int(pixels > 0) if label is None else label
+        counts = item.tally.class_counts(encoding, num_classes)[:-1].tolist()
+        label = int(any(counts[1:])) if label is None else label
     hashes = item.image_sha256, item.mask_sha256
-    return CheckedRecord(item.record, *hashes, item.facts.size, label, foreground)
+    return CheckedRecord(item.record, *hashes, item.facts.size, label, tuple(counts))
 
 
 def _file_notes(

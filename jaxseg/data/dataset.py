@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxseg import files, paths, progress
 from jaxseg.config import Data
-from jaxseg.data import check
+from jaxseg.data import check, stored
 from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
 from jaxseg.data.check import CheckedRecord
 from jaxseg.data.prepare import prepare
@@ -115,11 +115,11 @@ def _make_cache_folder(data: Data) -> Path:
 
 def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Checked:
     """The stored result for an unchanged folder, or a new check."""
-    options = [FORMAT, check.fingerprint(listing), data.palette, data.on_corrupt]
+    options = [FORMAT, stored.fingerprint(listing), data.palette, data.on_corrupt]
     name = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:20]
     path = cache_dir / "checked" / f"{name}.json"
     if path.is_file():
-        return check.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return stored.from_json(json.loads(path.read_text(encoding="utf-8")), listing)
     checked = check.check(
         listing,
         palette=data.palette,
@@ -129,7 +129,7 @@ def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Che
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path) as file:
-        json.dump(check.to_json(checked), file)
+        json.dump(stored.to_json(checked), file)
     return checked
 
 

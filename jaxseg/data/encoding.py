@@ -4,6 +4,7 @@ What was decided is said in a note; what leaves a doubt is refused with the opti
 settles it, ready to copy.
 """
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,18 +23,29 @@ def decide_encoding(
     tallies: Mapping[str, ValueCounts],
     classes: tuple[str, ...],
     palette: tuple[str, ...],
+    mask_values: str = "auto",
 ) -> tuple[MaskEncoding, str]:
     """The one encoding that fits every mask, and a sentence that says which it is.
 
     Args:
       tallies: the values of each mask, by the id of its record.
       classes: name of every class by id.
-      palette: '#rrggbb' of every class for colour-coded masks, else ().
+      palette: '#rrggbb' of every class for colour-coded masks, more colours count
+        nowhere; else ().
+      mask_values: of the listing: 'auto', 'ids' or 'dark'.
 
     Raises:
       InputError: masks with many colours, with colours that no palette explains, or
-        with values beyond the classes.
+        with values beyond the classes; dark foreground in masks that are not binary.
     """
+    if mask_values == "dark" and (palette or len(classes) != 2):
+        raise InputError(
+            expected="binary grey masks for data.foreground='dark'",
+            found=f"data.palette={palette}"
+            if palette
+            else f"{len(classes)} classes: {shorten(classes)}",
+            fix="--config.data.foreground=bright",
+        )
     pixels = Counter()
     for tally in tallies.values():
         colours = tally.colours.tolist()
@@ -56,7 +68,14 @@ def decide_encoding(
             fix=f"{_palette_line(_names(pixels), classes)}  in the order of "
             "data.classes",
         )
-    return _grey_encoding(Counter({c & 255: n for c, n in pixels.items()}), classes)
+    values = Counter({c & 255: n for c, n in pixels.items()})
+    if mask_values == "ids":
+        return _id_encoding(values, classes)
+    encoding, note = _grey_encoding(values, classes)
+    if mask_values == "dark":
+        note = f"{note}, and data.foreground='dark' swaps the classes 0 and 1"
+        encoding = dataclasses.replace(encoding, dark=True)
+    return encoding, note
 
 
 def note_classes(
@@ -68,7 +87,8 @@ def note_classes(
       InputError: no mask has a foreground pixel.
     """
     counts = [tally.class_counts(encoding, len(classes)) for tally in tallies]
-    present = np.sum(counts, axis=0)[: len(classes)] > 0
+    total = np.sum(counts, axis=0)[: len(classes)]
+    present = total > 0
     if not present[1:].any():
         values = sorted({int(v) for tally in tallies for v in tally.values.flat})
         raise InputError(
@@ -85,6 +105,13 @@ def note_classes(
     ]
     if encoding.kind == "ids" and len(classes) == 2 and _may_be_mixed(tallies):
         notes.append("no mask holds both 1 and 255: are two encodings mixed?")
+    if len(classes) == 2 and encoding.kind != "palette" and total[1] > total[0]:
+        other = "bright" if encoding.dark else "dark"
+        notes.append(
+            f"WARNING: {100 * total[1] / total.sum():.0f} % of the mask pixels are "
+            f"{classes[1]}; if it is the {other} pixels that mark it: "
+            f"--config.data.foreground={other}"
+        )
     empty = sum(not count[1:-1].any() for count in counts)
     if empty:
         notes.append(f"{empty} of {len(tallies)} masks are all background")
@@ -96,10 +123,10 @@ def _palette_encoding(
 ) -> tuple[MaskEncoding, str]:
     palette = tuple(colour.lower() for colour in palette)
     valid = all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in palette)
-    if not valid or len({*palette}) != len(palette) or len(palette) != len(classes):
+    if not valid or len({*palette}) != len(palette) or len(palette) < len(classes):
         raise InputError(
             expected=f"data.palette with one colour '#rrggbb' for each of the "
-            f"{len(classes)} classes {shorten(classes)}",
+            f"{len(classes)} classes {shorten(classes)}, then those to ignore",
             found=f"{palette}",
             fix=_palette_line(_names(pixels), classes),
         )
@@ -115,9 +142,23 @@ def _palette_encoding(
             if pixels.keys() <= ids
             else _palette_line(palette + _names(unknown), classes),
         )
-    pairs = zip(palette, classes, strict=True)
+    palette, ignored = palette[: len(classes)], palette[len(classes) :]
+    pairs = [*zip(palette, classes, strict=True), *((c, "ignored") for c in ignored)]
     meaning = ", ".join(f"{colour} is {name}" for colour, name in pairs)
-    return MaskEncoding("palette", palette), f"masks are colour-coded: {meaning}"
+    return (
+        MaskEncoding("palette", palette, ignored),
+        f"masks are colour-coded: {meaning}",
+    )
+
+
+def _id_encoding(pixels: Counter, classes: tuple[str, ...]) -> tuple[MaskEncoding, str]:
+    """For sets whose masks hold class ids and nothing else."""
+    if not {*pixels} <= {*range(len(classes)), IGNORE}:
+        raise _values_beyond_classes(pixels, classes)
+    listed = ", ".join(str(value) for value in sorted(pixels))
+    share = 100 * pixels[IGNORE] / pixels.total()
+    ignored = f": {IGNORE} counts nowhere ({share:.2g} %)" * (IGNORE in pixels)
+    return MaskEncoding("ids"), f"masks hold class ids {listed}{ignored}"
 
 
 def _grey_encoding(
@@ -126,14 +167,12 @@ def _grey_encoding(
     values, ids = {*pixels}, {*range(len(classes))}
     listed = ", ".join(str(value) for value in sorted(values))
     if values <= ids:
-        return MaskEncoding("ids"), f"masks hold class ids {listed}"
+        return _id_encoding(pixels, classes)
     if len(classes) == 2 and values <= {0, 255}:
         note = f"masks hold {{{listed}}}: 255 is class 1 ({classes[1]})"
         return MaskEncoding("binary"), note
     if values <= ids | {IGNORE}:
-        share = 100 * pixels[IGNORE] / pixels.total()
-        note = f"masks hold class ids {listed}: 255 counts nowhere ({share:.2g} %)"
-        return MaskEncoding("ids"), note
+        return _id_encoding(pixels, classes)
     plain = values - {IGNORE}
     # 0, 1, 2, ... without a gap are ids of more classes; grey edges leave gaps, or go
     # on up to white.

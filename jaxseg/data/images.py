@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from jaxseg.errors import InputError, shorten
+from jaxseg.types import IGNORE
 
 # The formats tried, commonest first. Pillow's full list would start Ghostscript on EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -37,6 +38,9 @@ _TABLES = {
     "binary": np.array([0, *[_UNKNOWN] * 254, 1], np.uint8),
     "threshold": np.array([0] * 128 + [1] * 128, np.uint8),
 }
+
+
+_SWAPPED = np.array([1, 0, *range(2, 256)], np.uint8)
 
 
 class UnreadableImage(Exception):
@@ -67,10 +71,14 @@ class MaskEncoding:
       kind: 'ids': the value is the id, 255 is `IGNORE`; 'binary': 0 and 255 are 0 and
         1; 'threshold': over 127 is 1; 'palette': each colour is a class.
       palette: '#rrggbb' by class id, of kind 'palette' only; grey v is (v, v, v).
+      ignored: colours that count nowhere, of kind 'palette' only.
+      dark: class ids 0 and 1 change places, so that dark pixels are the foreground.
     """
 
     kind: Literal["ids", "binary", "threshold", "palette"]
     palette: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    dark: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +144,11 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     mode = "RGB" if channels == 3 else "L"
     pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     return pixels if channels == 3 else pixels[..., None]
+
+
+def blank_share(data: bytes) -> float:
+    """Share of the pixels of a picture that are pure white, in [0, 1]."""
+    return float((decode_image(data, channels=3) == 255).all(axis=-1).mean())
 
 
 def decode_mask(data: bytes) -> np.ndarray:
@@ -218,15 +231,14 @@ def encode_mask(raw: np.ndarray, encoding: MaskEncoding) -> np.ndarray:
       InputError: a colour or value that the encoding does not have.
     """
     if encoding.kind == "palette":
-        return _encode_colours(pack_colours(raw), encoding.palette)
+        ids = _encode_colours(pack_colours(raw), encoding.palette + encoding.ignored)
+        return np.where(ids < len(encoding.palette), ids, np.uint8(IGNORE))
     if raw.ndim == 3:
         raise _unknown_values("grey values", ["a colour-coded mask"])
-    if encoding.kind == "ids":
-        return raw
-    ids = _TABLES[encoding.kind][raw]
-    if (ids == _UNKNOWN).any():
+    ids = raw if encoding.kind == "ids" else _TABLES[encoding.kind][raw]
+    if encoding.kind == "binary" and (ids == _UNKNOWN).any():
         raise _unknown_values("0 and 255", np.unique(raw[ids == _UNKNOWN]))
-    return ids
+    return _SWAPPED[ids] if encoding.dark else ids
 
 
 def pack_colours(raw: np.ndarray) -> np.ndarray:

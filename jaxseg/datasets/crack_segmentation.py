@@ -64,7 +64,9 @@ def scan(root: Path) -> Listing:
         image_dir="images",
         mask_dir="masks",
         mask_suffix="",
+        foreground="bright",
         classes=("background", "crack"),
+        classes_file="",
         group_pattern="",
     )
     return dataclasses.replace(

@@ -6,19 +6,25 @@
     '.'        '.'          '_gt'        a.JPG, a_gt.png
     '.'        '.'          ''           a.jpg, a.png (the lossy file is the image)
     '{split}'  '{split}_gt' ''           train/a.png, train_gt/a.png, val/..., test/...
+    'image'    'label'      ''           image/1.png, label/1.png
 
 Folders train, val, test above image_dir (train/images, train/masks) fix the split
 without being named; elsewhere write '{split}' where their name stands.
+
+Projects of the MVTec Deep Learning Tool (.dltp) and HALCON dictionaries (.hdict) cannot
+be read; the label images that the tool exports can.
 """
 
 import collections
 from pathlib import Path
+from typing import Literal
 
-from jaxseg.datasets import listing
+from jaxseg.datasets import class_list, listing
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
 
 LOSSY = (".jpg", ".jpeg", ".webp")
+MVTEC = (".dltp", ".hdict")
 
 
 def scan(
@@ -27,7 +33,9 @@ def scan(
     image_dir: str,
     mask_dir: str,
     mask_suffix: str,
+    foreground: Literal["bright", "dark"],
     classes: tuple[str, ...],
+    classes_file: str,
     group_pattern: str,
 ) -> Listing:
     """Lists pairs of image and mask; the content of the mask decides the label.
@@ -36,22 +44,26 @@ def scan(
       image_dir: folder of the images inside `root`, '.' for `root` itself.
       mask_dir: folder of the masks, may be the same.
       mask_suffix: what the name of a mask has more than that of its image.
+      foreground: of binary masks, which pixels are class 1: the bright ones (255 on 0)
+        or the dark ones (black lines on white).
       classes: name of every pixel class by id, ('background', 'crack') if binary.
+      classes_file: a file with these names, inside `root` or elsewhere; see
+        `class_list`. '' has `classes` name them, else they do not count.
       group_pattern: regular expression whose first group (or whole match), searched in
         the id without its split folder ('photo3_1'), names what must not be split
         apart; '' = each image for itself.
 
     Raises:
       InputError: missing, empty or wrong folders; images and masks that do not pair;
-        two images of one name; a pattern that does not fit.
+        two images of one name; a pattern that does not fit; a project of the MVTec
+        Deep Learning Tool instead of label images.
     """
+    _refuse_project(root)
     listing.require_folder(root)
-    if len(set(classes)) < 2:
-        raise InputError(
-            "data.classes to name the background and at least one class",
-            f"{classes}",
-            """--config.data.classes="('background', 'crack')\"""",
-        )
+    classes, class_notes = class_list.pixel_classes(root, classes, classes_file)
+    projects = [p for p in listing.list_files(root) if p.suffix.lower() in MVTEC]
+    if projects and not _has_pairs(root, image_dir, mask_dir, mask_suffix):
+        raise _project(projects[0])
     images, masks, splits, mask_files = {}, {}, {}, []
     for split, image_folder, mask_folder in _folders(root, image_dir, mask_dir):
         prefix = f"{split}/" if split else ""
@@ -65,8 +77,44 @@ def scan(
         Record(key, images[key], masks[key], None, groups[key], splits[key])
         for key in sorted(images)
     )
-    notes = (*listing.note_ignored(root), *listing.note_groups(group_pattern))
-    return Listing(tuple(records), tuple(classes), notes)
+    notes = (
+        *class_notes,
+        *(f"{path.name} is not read: the label images are" for path in projects),
+        *listing.note_ignored(root),
+        *listing.note_groups(group_pattern),
+    )
+    dark = foreground == "dark"
+    return Listing(
+        tuple(records), classes, notes, mask_values="dark" if dark else "auto"
+    )
+
+
+def _refuse_project(root: Path) -> None:
+    """data.dir may name the project file itself."""
+    if root.suffix.lower() in MVTEC:
+        raise _project(root)
+
+
+def _project(path: Path) -> InputError:
+    return InputError(
+        "label images: one grey PNG per photo, whose values are the class ids",
+        f"'{path}', a file of the MVTec Deep Learning Tool or HALCON that only they"
+        " can read",
+        "in the Deep Learning Tool export the dataset together with its label images"
+        " (or in HALCON: read_dict the .hdict, write_image each segmentation image as"
+        " png), then name their folder: --config.data.mask_dir='FOLDER' and, where"
+        " they are named otherwise than the photos, --config.data.mask_suffix='_gt'",
+    )
+
+
+def _has_pairs(root: Path, image_dir: str, mask_dir: str, suffix: str) -> bool:
+    """Whether any image has a mask."""
+    try:
+        folders = _folders(root, image_dir, mask_dir)
+    except InputError:
+        return False
+    found = (_collect(images, masks, suffix, "") for _, images, masks in folders)
+    return any(images.keys() & masks.keys() for images, masks in found)
 
 
 def _folders(root: Path, image_dir: str, mask_dir: str):

@@ -1,12 +1,19 @@
 """What a dataset is: a function that lists its records.
 
-`scan(root, *, options...) -> Listing` looks at names and folders only; files are opened
-later, by `jaxseg.data.check`. The keyword-only parameters of a scan function are the
-keys that its config may set.
+`scan(root, *, options...) -> Listing` looks at names and folders, and at annotation
+files where there are some; images are opened later, by `jaxseg.data.check`. The
+keyword-only parameters of a scan function are the keys that its config may set.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Literal, Protocol
+
+
+class MaskFile(Protocol):
+    """Anything that gives the bytes of a picture: a path, or a `Drawing`."""
+
+    def read_bytes(self) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +24,7 @@ class Record:
       id: unique in the set, with '/' between folders and without extension:
         'W/CW/7000-1'.
       image: the image file.
-      mask: the mask file; None without pixel annotation.
+      mask: the mask file, or what draws it; None without pixel annotation.
       label: image class; None where the content of the mask decides (1 = any
         foreground).
       group: what must not be split apart: photo, tile, structure.
@@ -28,7 +35,7 @@ class Record:
 
     id: str
     image: Path
-    mask: Path | None
+    mask: MaskFile | None
     label: int | None
     group: str
     split: str | None = None
@@ -46,6 +53,10 @@ class Listing:
       notes: what was left out or assumed, one sentence each, printed once.
       citation: whom to cite, '' for the user's own folders.
       licence: licence of the data, '' if unknown.
+      mask_values: 'ids': masks hold class ids, 255 counts nowhere; 'dark': the dark
+        pixels of binary masks are the foreground; 'auto': their values decide.
+      max_blank: images with a larger share of pure white pixels are left out.
+      skipped: (id, reason) of what the scan left out.
     """
 
     records: tuple[Record, ...]
@@ -53,3 +64,6 @@ class Listing:
     notes: tuple[str, ...] = ()
     citation: str = ""
     licence: str = ""
+    mask_values: Literal["auto", "ids", "dark"] = "auto"
+    max_blank: float = 1.0
+    skipped: tuple[tuple[str, str], ...] = ()

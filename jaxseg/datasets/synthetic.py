@@ -52,7 +52,9 @@ def scan(root: Path, *, num_photos: int, seed: int) -> Listing:
         image_dir="images",
         mask_dir="masks",
         mask_suffix="",
+        foreground="bright",
         classes=("background", "crack"),
+        classes_file="",
         group_pattern=GROUP_PATTERN,
     )
     note = "Synthetic photographs: scores on them say nothing about real ones."
