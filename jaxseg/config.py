@@ -46,6 +46,14 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crop:
+    """Windows of `image_size` out of the full-size images, instead of resizing."""
+
+    per_image: int  # random windows of each training image in an epoch
+    foreground_share: float  # of them that are centred on a foreground pixel
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """What is read and how; keys of the dataset's own are in `source.kwargs`."""
 
@@ -62,6 +70,7 @@ class Data:
     cache: Literal["auto", "none", "host"]
     augment: Mapping[str, Any]
     source: Spec
+    crop: Crop | None = None  # None resizes every image to `image_size`
     palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
     num_folds: int = 5  # of split='kfold'
     fold: int = 0
@@ -276,6 +285,8 @@ def _data(group: dict, schemas: Schemas, problems: list[str]) -> Data:
         _compare_keys("config.data", others, known, (), problems)
         others = {k: value for k, value in others.items() if k in known}
     source = _spec("config.data", others, schemas.datasets, problems)
+    if isinstance(group.get("crop"), Mapping):
+        group["crop"] = _record("config.data.crop", Crop, dict(group["crop"]), problems)
     augment = group.get("augment")
     if isinstance(augment, Mapping):
         hints = keys_of(schemas.augment)

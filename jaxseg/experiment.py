@@ -18,7 +18,7 @@ from jaxseg import augment, optim, parallel, steps, train_state
 from jaxseg.backend import resolve_precision
 from jaxseg.config import Run, Schemas
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
-from jaxseg.data.pipeline import EvalLoader, TrainLoader
+from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
@@ -37,6 +37,8 @@ class Experiment:
     """One run, ready to train or to evaluate.
 
     Attributes:
+      split: of the samples of the dataset.
+      record_split: of its records, as split.csv has it; the same without crops.
       abstract_batch: shapes, dtypes and shardings of a training batch.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
@@ -50,6 +52,7 @@ class Experiment:
     precision: str
     dataset: Dataset
     split: Split
+    record_split: Split
     task: Task
     model: nn.Module
     mesh: Mesh
@@ -119,9 +122,13 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     _refuse_unknown_parts(run, variables["params"])
     _refuse_unknown_monitor(run, _metric_names(run, task, model, eval_step, batch))
     dataset = load_dataset(listing, run.data)
-    split = _split(run, dataset, split_file)
-    refuse_small_parts(split, run.train.batch_size, mesh.size)
-    loader = _make_train_loader(run, dataset, split)
+    record_split = _split(run, dataset, split_file)
+    parts = tuple(record_split.parts[record] for record in dataset.record_of)
+    split = Split(parts, record_split.notes)
+    per_image = run.data.crop.per_image if run.data.crop else 1
+    num_train = len(record_split.indices("train")) * per_image
+    refuse_small_parts(num_train, run.train.batch_size, mesh.size)
+    loader = _make_train_loader(run, dataset, record_split)
     schedule = optim.make_schedule(
         run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
     )
@@ -134,6 +141,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         precision=precision,
         dataset=dataset,
         split=split,
+        record_split=record_split,
         task=task,
         model=model,
         mesh=mesh,
@@ -160,15 +168,17 @@ def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:
 
 
 def _make_train_loader(run: Run, dataset: Dataset, split: Split) -> TrainLoader:
-    return TrainLoader(
-        dataset.source,
-        dataset.labels,
-        split.indices("train"),
+    """`split` is that of the records."""
+    options = dict(
         batch_size=run.train.batch_size,
         sampling=run.data.sampling,
         seed=run.seed,
         workers=num_workers(run.data),
     )
+    arguments = dataset.source, dataset.record_labels, split.indices("train")
+    if run.data.crop is None:
+        return TrainLoader(*arguments, **options)
+    return CropLoader(*arguments, crop=run.data.crop, **options)
 
 
 def _variables_and_outputs(run: Run, model: nn.Module) -> tuple[Any, Outputs]:
@@ -265,6 +275,13 @@ def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) 
             f"masks for {name}",
             f"{run.data.source.name} has image classes only",
             "--config.task.name=classification with a classifier, as configs/sdnet.py",
+        )
+    if run.data.crop is not None and task.needs != ("seg_logits",):
+        raise InputError(
+            "a task of masks alone for config.data.crop: what an image shows, a window "
+            "of it may not",
+            name,
+            "--config.data.crop=none, or --config.task.name=segmentation",
         )
     if "seg_logits" not in task.needs and has_masks and len(task.classes) > 2:
         raise InputError(

@@ -126,7 +126,7 @@ def describe(
         "preprocessing": {
             "image_size": data.image_size,
             "channels": data.channels,
-            "resize": "bilinear, antialiased",
+            "resize": "none" if data.crop else "bilinear, antialiased",
             "scale": 255,
             "mean": data.mean,
             "std": data.std,
@@ -164,11 +164,11 @@ def _open(
         built.load_start()  # wrong weights are refused before the folder is made
     workdir.open_workdir(folder, run_config, facts, restart=restart)
     if not split_file.is_file():
-        write_split(split_file, built.dataset.records, built.split)
+        write_split(split_file, built.dataset.records, built.record_split)
     _write_skipped(built, folder)
     for note in built.dataset.notes:
         console.print(f"- {note}", markup=False)
-    sizes = {part: len(built.split.indices(part)) for part in PARTS}
+    sizes = {part: len(built.record_split.indices(part)) for part in PARTS}
     listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
     console.print(f"- {len(built.dataset.records)} images: {listed}")
     for note in built.split.notes:

@@ -25,6 +25,7 @@ POSITIVE = {
     "model.bn_group",
     "data.image_size",
     "data.std",
+    "data.crop.per_image",
 }
 NOT_NEGATIVE = {
     "seed",
@@ -41,6 +42,8 @@ SHARES = {
     "data.augment.hflip",
     "data.augment.vflip",
     "data.augment.transpose",
+    "data.crop.foreground_share",
+    "data.max_blank",
     "optim.momentum",
     "train.ema_decay",
 }

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -241,7 +242,38 @@ def test_a_palette_of_32_classes_is_no_file_name(refuse, tmp_path):
     pairs(tmp_path / "data", 4)
     palette = tuple(f"#{i:06x}" for i in range(40))
     error = refuse("folder_segmentation", f"data.palette={palette}")
-    assert "one colour '#rrggbb' for each of the 2 classes" in error
+    assert "only the colours of data.palette" in error
+    assert "#ffffff 3.1 %" in error
+
+
+# Formats of labelling tools.
+
+
+def test_a_project_of_the_deep_learning_tool(refuse, tmp_path):
+    root = pairs(tmp_path / "data")
+    shutil.rmtree(root / "masks")
+    (root / "project.dltp").write_bytes(b"closed")
+    error = refuse("folder_segmentation", "data.mask_dir=images")
+    assert "project.dltp', a file of the MVTec Deep Learning Tool" in error
+    assert "export the dataset together with its label images" in error
+    error = refuse("folder_segmentation", folder=root / "project.dltp")
+    assert "label images: one grey PNG per photo" in error
+
+
+def test_a_window_larger_than_the_images(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    crop = dict(per_image=2, foreground_share=0.5)
+    large = (f"data.crop={crop}", "data.image_size=(64,64)")
+    error = refuse("folder_segmentation", *large)
+    assert "24 smaller: photo0_0: 32 x 32" in error
+    assert '--config.data.image_size="(32, 32)"' in error
+
+
+def test_dark_foreground_of_a_set_that_is_not_binary(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    options = ("data.foreground=dark", "data.palette=('#000000','#ffffff')")
+    error = refuse("folder_segmentation", *options)
+    assert "--config.data.foreground=bright" in error
 
 
 # What the split makes of it.

@@ -24,6 +24,7 @@ from jaxseg.data.images import (
     resize_image,
     resize_mask,
 )
+from jaxseg.data.tiles import TileDecoder
 from jaxseg.errors import InputError
 from jaxseg.types import IGNORE
 
@@ -75,11 +76,26 @@ class Decoder:
         shapes = {"image": (*self.image_size, self.channels)}
         return shapes if self.encoding is None else shapes | {"mask": self.image_size}
 
+    def arrays(self, count: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype of the files that hold `count` decoded samples."""
+        return {n: ((count, *shape), np.uint8) for n, shape in self.shapes().items()}
+
+    def store(self, arrays, i: int, pixels: dict[str, np.ndarray]) -> None:
+        """Writes decoded sample i into the arrays."""
+        for name, values in pixels.items():
+            arrays[name][i] = values
+
+    def open_decoded(self, folder: Path) -> "Decoded":
+        return Decoded(folder, self)
+
+    def open_streamed(self, records) -> "Streamed":
+        return Streamed(records, self)
+
 
 class Source(Protocol):
     """Pixels by position."""
 
-    decoder: Decoder
+    decoder: Decoder | TileDecoder
 
     def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
         """Fills `out[name][i]` with the pixels of sample `positions[i]`."""
@@ -117,7 +133,7 @@ class Streamed:
 
 def open_source(
     records: Sequence,
-    decoder: Decoder,
+    decoder: Decoder | TileDecoder,
     *,
     content_hash: str,
     cache_dir: Path,
@@ -133,23 +149,26 @@ def open_source(
     """
     folder = cache_dir / "decoded" / f"{content_hash[:20]}-{decoder.key}"
     if mode == "none":
-        return Streamed(records, decoder), "images are decoded in every epoch"
-    size = len(records) * sum(int(np.prod(s)) for s in decoder.shapes().values())
+        return decoder.open_streamed(records), "images are decoded in every epoch"
+    size = sum(
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in decoder.arrays(len(records)).values()
+    )
     note = f"{size / 1e9:.2f} GB of decoded images in {folder}"
     cache_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_dir).free
     if not folder.is_dir() and mode == "auto" and free < 2 * size:
-        return Streamed(records, decoder), (
+        return decoder.open_streamed(records), (
             f"images are decoded in every epoch: {size / 1e9:.2f} GB would crowd "
             f"{cache_dir} ({free / 1e9:.2f} GB free)"
         )
     with files.exclusive(folder.with_suffix(".lock"), wait=True):
         if not folder.is_dir():
             _build(records, decoder, folder, size, workers)
-    return Decoded(folder, decoder), note
+    return decoder.open_decoded(folder), note
 
 
-def _build(records, decoder: Decoder, folder: Path, size: int, workers: int) -> None:
+def _build(records, decoder, folder: Path, size: int, workers: int) -> None:
     fix = "--config.data.cache=none, or --config.data.cache_dir=DIR on a larger disk"
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
@@ -162,13 +181,12 @@ def _build(records, decoder: Decoder, folder: Path, size: int, workers: int) -> 
         ThreadPoolExecutor(workers) as pool,
     ):
         arrays = {
-            name: _allocate(temporary / f"{name}.npy", (len(records), *shape))
-            for name, shape in decoder.shapes().items()
+            name: _allocate(temporary / f"{name}.npy", shape, dtype)
+            for name, (shape, dtype) in decoder.arrays(len(records)).items()
         }
 
         def decode_into(i: int) -> None:
-            for name, pixels in decoder.decode(records[i]).items():
-                arrays[name][i] = pixels
+            decoder.store(arrays, i, decoder.decode(records[i]))
 
         work = pool.map(decode_into, range(len(records)))
         for _ in progress.track(work, len(records), "Decoding images"):
@@ -177,9 +195,9 @@ def _build(records, decoder: Decoder, folder: Path, size: int, workers: int) -> 
             array.flush()
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     """A memory map whose disk blocks exist: writing to it cannot fail half-way."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array

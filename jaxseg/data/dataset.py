@@ -15,7 +15,7 @@ from jaxseg.data import check, stored
 from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
 from jaxseg.data.check import CheckedRecord
 from jaxseg.data.prepare import prepare
-from jaxseg.data.splits import Split
+from jaxseg.data.tiles import TileDecoder, describe_crop
 from jaxseg.datasets.record import Listing
 from jaxseg.errors import InputError, shorten
 
@@ -24,17 +24,23 @@ from jaxseg.errors import InputError, shorten
 class Dataset:
     """What the loop needs to know.
 
+    A sample is an image, or with `data.crop` a window of the grid over an image.
+
     Attributes:
-      records: all of them; positions in other arrays refer to this order.
+      records: all images of the set.
       classes: names by class id.
+      ids: names of the n samples; positions in other arrays refer to this order.
+      record_of: [n] int64, position of the record that a sample is of.
       labels: [n] int32 image classes.
-      source: pixels by position.
+      source: pixels of the samples by position.
       content_hash: changes when any file or label does.
       notes: sentences to print.
     """
 
     records: tuple[CheckedRecord, ...]
     classes: tuple[str, ...]
+    ids: list[str]
+    record_of: np.ndarray
     labels: np.ndarray
     source: Source
     content_hash: str
@@ -42,8 +48,9 @@ class Dataset:
     notes: tuple[str, ...]
 
     @property
-    def ids(self) -> list[str]:
-        return [checked.record.id for checked in self.records]
+    def record_labels(self) -> np.ndarray:
+        """[number of records] int32 image classes."""
+        return np.asarray([c.label for c in self.records], np.int32)
 
 
 def load_dataset(listing: Listing, data: Data) -> Dataset:
@@ -55,7 +62,7 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
     cache_dir, workers = _make_cache_folder(data), num_workers(data)
     checked = _check_once(listing, data, cache_dir, workers)
     _refuse_empty_classes(listing.classes, checked)
-    decoder = Decoder(data.image_size, data.channels, checked.encoding)
+    decoder = _make_decoder(checked, data)
     source, cache_note = open_source(
         prepare(checked, cache_dir),
         decoder,
@@ -64,15 +71,63 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
         mode=data.cache,
         workers=workers,
     )
+    ids, record_of, crop_notes = _samples(checked.records, source, data)
+    labels = np.asarray([c.label for c in checked.records], np.int32)
     return Dataset(
         records=checked.records,
         classes=listing.classes,
-        labels=np.asarray([c.label for c in checked.records], np.int32),
+        ids=ids,
+        record_of=record_of,
+        labels=labels[record_of],
         source=source,
         content_hash=checked.content_hash,
         skipped=checked.skipped,
-        notes=(*_source_notes(listing), *listing.notes, *checked.notes, cache_note),
+        notes=(
+            *_source_notes(listing),
+            *listing.notes,
+            *checked.notes,
+            *crop_notes,
+            cache_note,
+        ),
     )
+
+
+def _make_decoder(checked: check.Checked, data: Data) -> Decoder | TileDecoder:
+    if data.crop is None:
+        return Decoder(data.image_size, data.channels, checked.encoding)
+    _refuse_small_images(checked.records, data.image_size)
+    sizes = tuple(item.size for item in checked.records)
+    return TileDecoder(data.image_size, data.channels, checked.encoding, sizes)
+
+
+def _samples(records, source: Source, data: Data):
+    """Id and record of every sample, and what to say about crops."""
+    names = [checked.record.id for checked in records]
+    if data.crop is None:
+        return names, np.arange(len(records)), ()
+    ids = [f"{names[tile]}_y{top}_x{left}" for tile, top, left in source.grid.tolist()]
+    note = describe_crop(data.crop, data.image_size, len(ids))
+    return ids, source.grid[:, 0], (note,)
+
+
+def _refuse_small_images(records, image_size: tuple[int, int]) -> None:
+    """A window must fit into every image."""
+    sizes = {item.record.id: item.size for item in records}
+    small = [
+        f"{name}: {size[0]} x {size[1]}"
+        for name, size in sizes.items()
+        if size[0] < image_size[0] or size[1] < image_size[1]
+    ]
+    if small:
+        smallest = np.min([*sizes.values()], axis=0)
+        fitting = tuple(int(side) // 32 * 32 or int(side) for side in smallest)
+        raise InputError(
+            f"images of at least {image_size[0]} x {image_size[1]} pixels "
+            "(data.image_size) to cut windows from (data.crop)",
+            f"{len(small)} smaller: {shorten(small)}",
+            f'--config.data.image_size="{fitting}", or --config.data.crop=none '
+            "resizes whole images",
+        )
 
 
 def _source_notes(listing: Listing) -> tuple[str, ...]:
@@ -82,9 +137,8 @@ def _source_notes(listing: Listing) -> tuple[str, ...]:
     return (f"cite {listing.citation} (licence: {listing.licence or 'unknown'})",)
 
 
-def refuse_small_parts(split: Split, batch_size: int, num_devices: int) -> None:
+def refuse_small_parts(num_train: int, batch_size: int, num_devices: int) -> None:
     """A training part must fill one batch."""
-    num_train = len(split.indices("train"))
     if num_train < batch_size:
         fitting = num_train // num_devices * num_devices
         raise InputError(

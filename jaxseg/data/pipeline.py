@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
+from jaxseg.config import Crop
 from jaxseg.data.cache import Decoder, Source
 from jaxseg.data.sampling import epoch_order
+from jaxseg.data.tiles import TileSource, draw_numbers
 
 HostBatch = dict[str, np.ndarray]
 
@@ -70,9 +72,7 @@ class TrainLoader:
 
     def positions_of(self, step: int) -> np.ndarray:
         """Positions in the whole set of the samples of one step, [batch_size]."""
-        epoch, k = divmod(step, self.steps_per_epoch)
-        chosen = self._order(epoch)[k * self._batch_size : (k + 1) * self._batch_size]
-        return self._positions[chosen]
+        return self._positions[self._places(step)[1]]
 
     def batches(self, start: int, stop: int) -> Iterator[HostBatch]:
         """Batches of the steps start <= k < stop."""
@@ -87,9 +87,50 @@ class TrainLoader:
             self.positions_of(int(step)),
         )
 
+    def _places(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch of a step, and its samples as places in the training part."""
+        epoch, k = divmod(step, self.steps_per_epoch)
+        return epoch, self._order(epoch)[
+            k * self._batch_size : (k + 1) * self._batch_size
+        ]
+
     def _epoch_order(self, epoch: int) -> np.ndarray:
         labels = self._labels[self._positions]
         return epoch_order(labels, mode=self._sampling, seed=self._seed, epoch=epoch)
+
+
+class CropLoader(TrainLoader):
+    """Random windows of tiles, `crop.per_image` of each in an epoch.
+
+    Where a window lies is a function of (seed, epoch, its place in the epoch).
+    `labels` and `positions` are those of tiles.
+    """
+
+    def __init__(
+        self,
+        source: TileSource,
+        labels: np.ndarray,
+        positions: np.ndarray,
+        *,
+        crop: Crop,
+        seed: int,
+        **options,
+    ):
+        places = np.repeat(positions, crop.per_image)
+        super().__init__(source, labels, places, seed=seed, **options)
+        self._share = crop.foreground_share
+        self._numbers = functools.lru_cache(maxsize=2)(
+            lambda epoch: draw_numbers(len(places), seed=seed, epoch=epoch)
+        )
+
+    def _load(self, step: int) -> HostBatch:
+        batch = self.buffers.take()
+        epoch, places = self._places(int(step))
+        tiles, numbers = self._positions[places], self._numbers(epoch)[places]
+        self._source.read_random(tiles, numbers, self._share, batch)
+        batch["label"][:] = self._labels[tiles]
+        batch["valid"][:] = True
+        return batch
 
 
 class EvalLoader:

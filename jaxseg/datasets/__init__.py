@@ -4,6 +4,7 @@ from jaxseg.datasets import (
     crack_segmentation,
     folder_classification,
     folder_segmentation,
+    massachusetts_roads,
     sdnet2018,
     synthetic,
 )
@@ -13,5 +14,6 @@ DATASETS = {
     "crack_segmentation": crack_segmentation.scan,
     "folder_classification": folder_classification.scan,
     "folder_segmentation": folder_segmentation.scan,
+    "massachusetts_roads": massachusetts_roads.scan,
     "synthetic": synthetic.scan,
 }
