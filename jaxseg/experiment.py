@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxseg import augment, optim, parallel, steps, train_state
+from jaxseg import augment, class_weights, optim, parallel, steps, train_state
 from jaxseg.backend import resolve_precision
 from jaxseg.config import Run, Schemas
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
@@ -39,6 +39,7 @@ class Experiment:
     Attributes:
       split: of the samples of the dataset.
       record_split: of its records, as split.csv has it; the same without crops.
+      loss: the config's, with numbers for all class weights.
       abstract_batch: shapes, dtypes and shardings of a training batch.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
@@ -54,6 +55,7 @@ class Experiment:
     split: Split
     record_split: Split
     task: Task
+    loss: Mapping[str, Mapping[str, Any]]
     model: nn.Module
     mesh: Mesh
     abstract_batch: Batch
@@ -108,7 +110,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     precision = resolve_precision(run.train.precision)
     scan = DATASETS[run.data.source.name]
     listing = scan(Path(run.data.dir).expanduser(), **run.data.source.kwargs)
-    task = TASKS[run.task.name](listing.classes, make_loss(run.loss), **run.task.kwargs)
+    task = _make_task(run, listing.classes, np.ones(len(listing.classes)))
     model = MODELS[run.model.network.name](
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
     )
@@ -116,6 +118,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     batch = _abstract_batch(run, has_masks, mesh)
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     eval_step = steps.make_eval_step(model, task, normalize)
+    # Class weights may need the split; no check of this kind depends on their values.
     _refuse_misfits(run)
     variables, outputs = _variables_and_outputs(run, model)
     _refuse_wrong_task(run, task, outputs, has_masks)
@@ -128,6 +131,9 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     per_image = run.data.crop.per_image if run.data.crop else 1
     num_train = len(record_split.indices("train")) * per_image
     refuse_small_parts(num_train, run.train.batch_size, mesh.size)
+    counts = _count_classes(dataset, record_split)
+    task = _make_task(run, listing.classes, counts)
+    eval_step = steps.make_eval_step(model, task, normalize)
     loader = _make_train_loader(run, dataset, record_split)
     schedule = optim.make_schedule(
         run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
@@ -143,6 +149,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         split=split,
         record_split=record_split,
         task=task,
+        loss=class_weights.resolve(run.loss, counts),
         model=model,
         mesh=mesh,
         abstract_batch=batch,
@@ -158,6 +165,20 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
     )
+
+
+def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Task:
+    loss = make_loss(class_weights.resolve(run.loss, counts))
+    return TASKS[run.task.name](classes, loss, **run.task.kwargs)
+
+
+def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:
+    """[K] pixels of each class in the training part; images where there is no mask."""
+    train = record_split.indices("train")
+    pixels = [dataset.records[i].class_pixels for i in train]
+    if any(pixels):
+        return np.sum([counts for counts in pixels if counts], axis=0)
+    return np.bincount(dataset.record_labels[train], minlength=len(dataset.classes))
 
 
 def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.errors import InputError
+from jaxseg.lovasz import lovasz
 from jaxseg.types import IGNORE, Array
 
 
@@ -107,7 +108,10 @@ def bce(logits: Array, target: Array, *, pos_weight: float) -> Array:
 
 
 def cross_entropy(
-    logits: Array, target: Array, *, class_weights: tuple[float, ...]
+    logits: Array,
+    target: Array,
+    *,
+    class_weights: tuple[float, ...] | Mapping[str, float],
 ) -> Array:
     """Softmax cross-entropy, weighted mean over the pixels of each example.
 
@@ -117,7 +121,8 @@ def cross_entropy(
     Args:
       logits: [N, ..., K], K > 1.
       target: [N, ...] int32 in {0..K-1, IGNORE}.
-      class_weights: one weight >= 0 per class; () weighs all alike.
+      class_weights: one weight >= 0 per class; () weighs all alike; a config may say
+        dict(balanced_up_to=LIMIT), which `class_weights.resolve` turns into numbers.
 
     Returns:
       [N] float32.
@@ -285,6 +290,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
     "jaccard": jaccard,
     "focal": focal,
     "focal_constant": focal_constant,
+    "lovasz": lovasz,
 }
 
 

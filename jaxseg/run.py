@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxseg import (
     backend,
+    class_weights,
     config,
     export,
     files,
@@ -159,6 +160,7 @@ def _open(
         "precision": built.precision,
         "steps_per_epoch": built.train_loader.steps_per_epoch,
         "parameters": built.num_parameters,
+        "loss": built.loss,
     }
     if not keep:
         built.load_start()  # wrong weights are refused before the folder is made
@@ -171,7 +173,8 @@ def _open(
     sizes = {part: len(built.record_split.indices(part)) for part in PARTS}
     listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
     console.print(f"- {len(built.dataset.records)} images: {listed}")
-    for note in built.split.notes:
+    weights = class_weights.describe(built.loss, built.task.classes)
+    for note in (*built.split.notes, *filter(None, [weights])):
         console.print(f"- {note}", markup=False)
     return built
 

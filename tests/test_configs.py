@@ -20,14 +20,24 @@ LAYOUTS = {
     "sdnet_small": "sdnet2018",
     "folder_segmentation": "folder_segmentation",
     "folder_classification": "folder_classification",
+    "coffee_leaf": "coffee_leaf",
     "road": "road",
 }
-PARAMETERS = {"road": 1_941_105}
+PARAMETERS = {"coffee_leaf": 7_699_011, "road": 1_941_105}
 
 
 def write(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def write_coffee_leaves(root):
+    """24 photos with a spot of each disease, and their label images."""
+    for i in range(24):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[i : i + 4, 5:9], mask[i : i + 4, 30:50] = 1, 2
+        write(root / f"leaf{i}.JPG", np.full((40, 60, 3), 10 * i, np.uint8))
+        write(root / f"leaf{i}_gt.png", mask)
 
 
 def write_roads(root):
@@ -41,6 +51,7 @@ def write_roads(root):
 
 
 WRITERS = {
+    "coffee_leaf": write_coffee_leaves,
     "road": write_roads,
 }
 
