@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -247,6 +248,36 @@ def test_a_palette_of_32_classes_is_no_file_name(refuse, tmp_path):
 
 
 # Formats of labelling tools.
+
+
+def shapes(root, *points, label="crack", size=(32, 32)):
+    """LabelMe files of 24 photos, all with one polygon."""
+    polygon = dict(label=label, points=points, shape_type="polygon")
+    for i in range(24):
+        write(root / f"{i}.png", photo(i))
+        content = dict(imagePath=f"{i}.png", imageHeight=size[0], imageWidth=size[1])
+        text = json.dumps(content | dict(shapes=[polygon], imageData=None))
+        (root / f"{i}.json").write_text(text)
+    return root
+
+
+TRIANGLE = ([2, 2], [20, 2], [20, 20])
+
+
+@pytest.mark.parametrize(
+    ("points", "changes", "words"),
+    [
+        (TRIANGLE, dict(label="Crack"), ("24 shapes of other ones: Crack (24)",)),
+        (TRIANGLE[:2], {}, ("24 that cannot", "a polygon of 2 point(s)")),
+        (([99, 2], [99, 9], [90, 9]), {}, ("outside the image of 32 x 32",)),
+        (TRIANGLE, dict(size=(32, 64)), ("image 32 x 32, mask 32 x 64",)),
+    ],
+)
+def test_label_files_that_do_not_fit(refuse, tmp_path, points, changes, words):
+    shapes(tmp_path / "data", *points, **changes)
+    error = refuse("labelme", *SEGMENTATION)
+    for word in words:
+        assert word in error
 
 
 def test_a_project_of_the_deep_learning_tool(refuse, tmp_path):

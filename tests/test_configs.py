@@ -1,6 +1,7 @@
 """Every shipped config builds on data of its layout and traces a step at full size."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ LAYOUTS = {
     "folder_classification": "folder_classification",
     "coffee_leaf": "coffee_leaf",
     "road": "road",
+    "labelme": "labelme",
+    "coco": "coco",
+    "pascal_voc": "pascal_voc",
 }
 PARAMETERS = {"coffee_leaf": 7_699_011, "road": 1_941_105}
 
@@ -50,9 +54,53 @@ def write_roads(root):
         write(root / "training" / "output" / f"img-{i}.png", mask)
 
 
+BOX = [[3, 2], [30, 2], [30, 20], [3, 20]]
+
+
+def write_labelme(root):
+    """24 photos with a polygon each."""
+    shape = dict(label="crack", points=BOX, shape_type="polygon")
+    for i in range(24):
+        write(root / f"{i}.png", np.full((40, 60, 3), 10 * i, np.uint8))
+        content = dict(imagePath=f"{i}.png", imageHeight=40, imageWidth=60)
+        text = json.dumps(content | dict(shapes=[shape]))
+        (root / f"{i}.json").write_text(text)
+
+
+def write_coco(root):
+    """24 photos with a polygon each."""
+    for i in range(24):
+        write(root / "images" / f"{i}.png", np.full((40, 60, 3), 10 * i, np.uint8))
+    images = [dict(id=i, file_name=f"{i}.png", height=40, width=60) for i in range(24)]
+    polygon = [[number for point in BOX for number in point]]
+    annotations = [
+        dict(id=i, image_id=i, category_id=3, segmentation=polygon) for i in range(24)
+    ]
+    categories = [dict(id=3, name="crack")]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / "annotations.json").write_text(json.dumps(content))
+
+
+def write_voc(root):
+    """24 photos in two lists, with a person each."""
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:9], mask[9] = 15, 255
+    for i in range(24):
+        image = np.full((40, 60, 3), 10 * i, np.uint8)
+        write(root / "JPEGImages" / f"{i}.jpg", image)
+        write(root / "SegmentationClass" / f"{i}.png", mask)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name, numbers in (("train", range(18)), ("val", range(18, 24))):
+        (lists / f"{name}.txt").write_text("\n".join(map(str, numbers)))
+
+
 WRITERS = {
     "coffee_leaf": write_coffee_leaves,
     "road": write_roads,
+    "labelme": write_labelme,
+    "coco": write_coco,
+    "pascal_voc": write_voc,
 }
 
 

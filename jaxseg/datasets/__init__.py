@@ -1,10 +1,13 @@
 """The datasets by name; keyword-only parameters of a scan function are config keys."""
 
 from jaxseg.datasets import (
+    coco,
     crack_segmentation,
     folder_classification,
     folder_segmentation,
+    labelme,
     massachusetts_roads,
+    pascal_voc,
     sdnet2018,
     synthetic,
 )
@@ -14,6 +17,9 @@ DATASETS = {
     "crack_segmentation": crack_segmentation.scan,
     "folder_classification": folder_classification.scan,
     "folder_segmentation": folder_segmentation.scan,
+    "labelme": labelme.scan,
+    "coco": coco.scan,
+    "pascal_voc": pascal_voc.scan,
     "massachusetts_roads": massachusetts_roads.scan,
     "synthetic": synthetic.scan,
 }

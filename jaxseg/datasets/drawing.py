@@ -1,0 +1,194 @@
+"""Masks that are drawn from annotations: polygons, boxes, circles, lines, runs.
+
+A `Drawing` stands in a Record where others have a mask file. Its bytes are a PGM image
+of class ids, the same for the same shapes, whatever the version of Pillow's encoders.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from jaxseg.errors import InputError, shorten
+
+POINTS = {"polygon": (3, 10**9), "rectangle": (2, 2), "circle": (2, 2)}
+POINTS |= {"line": (2, 10**9)}
+"""Fewest and most points of each kind."""
+
+
+class BadShape(Exception):
+    """This shape cannot be drawn; the text says why, without naming the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One annotated object.
+
+    Attributes:
+      kind: how `numbers` are meant. 'polygon' and 'line': x, y of the points, pixels
+        from the upper left corner; 'rectangle': of two opposite corners; 'circle': of
+        the centre and of a point on it; 'runs': lengths of runs of pixels that are not
+        and are the object, in turn, column by column.
+      class_id: what the pixels become, `IGNORE` too.
+      numbers: see `kind`.
+      width: of a line, pixels.
+    """
+
+    kind: Literal["polygon", "rectangle", "circle", "line", "runs"]
+    class_id: int
+    numbers: tuple[float, ...]
+    width: int = 1
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom, not of 'runs'."""
+        xs, ys = self.numbers[::2], self.numbers[1::2]
+        if self.kind == "circle":
+            radius = math.dist(self.numbers[:2], self.numbers[2:])
+            return xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius
+        margin = self.width / 2 if self.kind == "line" else 0.0
+        return (
+            min(xs) - margin,
+            min(ys) - margin,
+            max(xs) + margin,
+            max(ys) + margin,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """The mask of one image.
+
+    Polygons and boxes hold the pixels on their outline too, as in LabelMe's own
+    export. Differs from the COCO tools: an object is up to a pixel larger to the right
+    and below, and a thin one never vanishes.
+
+    Attributes:
+      source: the annotation file, for messages.
+      size: (h, w) of the image as the annotation has it.
+      shapes: drawn in this order, later ones over earlier ones.
+    """
+
+    source: str
+    size: tuple[int, int]
+    shapes: tuple[Shape, ...]
+
+    def __str__(self) -> str:
+        return self.source
+
+    def read_bytes(self) -> bytes:
+        """A binary PGM image of the class ids."""
+        height, width = self.size
+        picture = Image.new("L", (width, height), 0)
+        for shape in self.shapes:
+            picture = _draw(picture, shape)
+        return b"P5 %d %d 255\n" % (width, height) + picture.tobytes()
+
+
+def make_shape(
+    kind: str, class_id: int, points: Sequence, size: tuple[int, int], width: int = 1
+) -> tuple[Shape, bool]:
+    """A checked shape, and whether a part of it lies outside the image.
+
+    Args:
+      points: pairs (x, y).
+      size: (h, w) of the image.
+
+    Raises:
+      BadShape: not enough points, no numbers, or nothing of it inside the image.
+    """
+    fewest, most = POINTS[kind]
+    if not isinstance(points, Sequence) or not all(map(_is_point, points)):
+        raise BadShape("its points are no pairs of numbers")
+    if not fewest <= len(points) <= most:
+        raise BadShape(f"a {kind} of {len(points)} point(s)")
+    numbers = tuple(float(number) for point in points for number in point)
+    shape = Shape(kind, class_id, numbers, width)
+    left, top, right, bottom = shape.box()
+    height, image_width = size
+    if right < 0 or bottom < 0 or left >= image_width or top >= height:
+        raise BadShape(f"lies outside the image of {height} x {image_width} pixels")
+    # A point on the right or lower edge is still in the image.
+    outside = left < -1 or top < -1 or right > image_width + 1 or bottom > height + 1
+    return shape, outside
+
+
+@dataclasses.dataclass
+class Problems:
+    """What is wrong with a set of annotations, to be said all at once.
+
+    Attributes:
+      bad: '<where>: <why>' of shapes that cannot be drawn.
+      unknown: number of shapes by class name that the config does not have.
+      clipped: where shapes lie partly outside.
+    """
+
+    bad: list[str] = dataclasses.field(default_factory=list)
+    unknown: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    clipped: list[str] = dataclasses.field(default_factory=list)
+
+    def refuse(self, classes: tuple[str, ...], fix: str) -> None:
+        """Raises InputError if anything is wrong; `fix` is for the bad shapes."""
+        if self.unknown:
+            names = [f"{name} ({count})" for name, count in self.unknown.most_common()]
+            every = (*classes, *sorted(self.unknown))
+            raise InputError(
+                f"only the classes {shorten(classes, 12)} in the annotations",
+                f"{sum(self.unknown.values())} shapes of other ones: "
+                f"{shorten(names, 12)}",
+                f'--config.data.classes="{every}"  (or rename them)',
+            )
+        if self.bad:
+            raise InputError(
+                "annotations that can be drawn",
+                f"{len(self.bad)} that cannot: {shorten(self.bad)}",
+                fix,
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on shapes that are clipped."""
+        if not self.clipped:
+            return ()
+        return (
+            f"{len(self.clipped)} shapes reach outside their image and are clipped: "
+            f"{shorten(self.clipped)}",
+        )
+
+
+def _is_point(point) -> bool:
+    return (
+        isinstance(point, Sequence)
+        and len(point) == 2
+        and all(
+            isinstance(n, int | float) and math.isfinite(n) and abs(n) < 1e6
+            for n in point
+        )
+    )
+
+
+def _draw(picture: Image.Image, shape: Shape) -> Image.Image:
+    if shape.kind == "runs":
+        pixels = np.asarray(picture)
+        inside = _expand(shape.numbers, pixels.shape)
+        return Image.fromarray(np.where(inside, np.uint8(shape.class_id), pixels))
+    draw, colour = ImageDraw.Draw(picture), shape.class_id
+    if shape.kind == "polygon":
+        draw.polygon(shape.numbers, fill=colour, outline=colour)
+    elif shape.kind == "line":
+        draw.line(shape.numbers, fill=colour, width=shape.width, joint="curve")
+    else:
+        method = draw.ellipse if shape.kind == "circle" else draw.rectangle
+        method(shape.box(), fill=colour, outline=colour)
+    return picture
+
+
+def _expand(runs: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+    """[h, w] bool of run lengths that go down the columns and begin outside."""
+    lengths = np.asarray(runs, np.int64)
+    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return inside.reshape(size[::-1]).T
