@@ -397,6 +397,47 @@ def test_coco_files_that_are_missing_or_of_another_kind_are_named(tmp_path):
     )
 
 
+def places_in(node, path=()):
+    """The path to every value of a JSON tree."""
+    yield path
+    items = node.items() if isinstance(node, dict) else ()
+    items = enumerate(node) if isinstance(node, list) else items
+    for key, value in items:
+        yield from places_in(value, (*path, key))
+
+
+def replaced(node, path, value):
+    if not path:
+        return value
+    copied = node.copy()
+    copied[path[0]] = replaced(node[path[0]], path[1:], value)
+    return copied
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 10**12, 0.5, "x", [1], [[1]], {}])
+@pytest.mark.parametrize("form", ["labelme", "coco"])
+def test_any_value_in_any_place_is_drawn_or_refused(tmp_path, form, value):
+    if form == "labelme":
+        line = labelled("rust", [[1, 2], [3, 9]], "line")
+        labelme_file(tmp_path / "a.json", labelled("leaf"), line)
+        path, scan = tmp_path / "a.json", scan_labelme
+    else:
+        runs = dict(size=list(SIZE), counts=[100, 500])
+        coco(tmp_path, [(1, 7, [FLAT_BOX]), (2, 9, runs)])
+        path, scan = tmp_path / "annotations.json", scan_coco
+    tree = json.loads(path.read_text())
+    for place in places_in(tree):
+        path.write_text(json.dumps(replaced(tree, place, value)))
+        try:
+            records = scan(tmp_path).records
+        except InputError:
+            continue
+        for record in records:
+            mask = pixels_of(record.mask)
+            assert mask.shape == record.mask.size
+            assert mask.max() <= 2
+
+
 # PASCAL VOC.
 
 PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * (252 * 3) + [224, 224, 192]

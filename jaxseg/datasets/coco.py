@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.datasets import class_list, listing
-from jaxseg.datasets.drawing import BadShape, Drawing, Problems, Shape, make_shape
+from jaxseg.datasets.drawing import (
+    BadShape,
+    Drawing,
+    Problems,
+    Shape,
+    is_size,
+    make_shape,
+)
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
 
@@ -147,7 +154,15 @@ def _read(path: Path) -> dict[str, Any]:
             if not fits:
                 found = f"'{path}': {group}[{number}] without {', '.join(keys)}"
                 raise InputError(expected, found, fix)
+    for image in content["images"]:
+        if not is_size(image["height"], image["width"]):
+            found = f"'{path}': {image['file_name']} of {image['height']} x "
+            found += f"{image['width']} pixels"
+            raise InputError("images of a possible size", found, fix)
     known = {image["id"] for image in content["images"]}
+    if len(known) < len(content["images"]):
+        found = f"'{path}': {len(content['images'])} images, {len(known)} ids"
+        raise InputError("an id of its own for each image", found, "export it again")
     lost = [a for a in content["annotations"] if a["image_id"] not in known]
     if lost:
         found = f"'{path}': {len(lost)} annotations of images that it does not list"
@@ -211,7 +226,7 @@ def _runs(segmentation: Mapping, class_id: int, size: tuple[int, int]) -> Shape:
     if isinstance(counts, str):
         counts = decode_runs(counts)
     whole = isinstance(counts, Sequence) and all(type(n) is int for n in counts)
-    if list(segmentation.get("size", ())) != list(size):
+    if segmentation.get("size") != list(size):
         raise BadShape(f"run lengths of a mask of {segmentation.get('size')}")
     if not whole or min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1]:
         raise BadShape(f"run lengths that do not fill {size[0]} x {size[1]} pixels")

@@ -20,6 +20,9 @@ POINTS |= {"line": (2, 10**9)}
 """Fewest and most points of each kind."""
 
 
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow opens no larger image
+
+
 class BadShape(Exception):
     """This shape cannot be drawn; the text says why, without naming the file."""
 
@@ -86,6 +89,12 @@ class Drawing:
         for shape in self.shapes:
             picture = _draw(picture, shape)
         return b"P5 %d %d 255\n" % (width, height) + picture.tobytes()
+
+
+def is_size(height, width) -> bool:
+    """Whether two values of an annotation file are the size of an image."""
+    whole = type(height) is int and type(width) is int
+    return whole and min(height, width) > 0 and height * width <= MAX_PIXELS
 
 
 def make_shape(

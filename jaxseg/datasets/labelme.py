@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.datasets import class_list, listing
-from jaxseg.datasets.drawing import BadShape, Drawing, Problems, Shape, make_shape
+from jaxseg.datasets.drawing import (
+    BadShape,
+    Drawing,
+    Problems,
+    Shape,
+    is_size,
+    make_shape,
+)
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
 from jaxseg.types import IGNORE
@@ -114,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(expected, f"'{path}': {error}", fix) from None
     sizes = [content.get(key) for key in ("imageHeight", "imageWidth")]
-    if not all(type(n) is int and n > 0 for n in sizes):
+    if not is_size(*sizes):
         found = f"'{path}' with imageHeight and imageWidth {sizes}"
         raise InputError(expected, found, fix)
     shapes = content["shapes"]
@@ -162,7 +169,7 @@ def _drawing(
 
 
 def _shape(item: dict, classes, size: tuple[int, int], line_width: int):
-    label, kind = item["label"], item.get("shape_type") or "polygon"
+    label, kind = item["label"], str(item.get("shape_type") or "polygon")
     if kind not in KINDS:
         raise BadShape(f"the type '{kind}' is not one of {', '.join(KINDS)}")
     class_id = IGNORE if label == IGNORED_LABEL else classes.index(label)
