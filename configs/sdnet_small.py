@@ -31,7 +31,11 @@ def get_config():
                 test_fraction=0.15,
                 sampling="balanced",
                 cache="auto",
-                augment=dict(hflip=0.5, vflip=0.5, transpose=0.5),
+                augment=dict(
+                    hflip=dict(p=0.5),
+                    vflip=dict(p=0.5),
+                    transpose=dict(p=0.5),
+                ),
             ),
             loss=dict(focal_constant=dict(weight=1.0, alpha=6.0, gamma=2.0)),
             optim=dict(

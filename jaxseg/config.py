@@ -68,7 +68,7 @@ class Data:
     test_fraction: float
     sampling: Literal["shuffle", "balanced"]
     cache: Literal["auto", "none", "host"]
-    augment: Mapping[str, Any]
+    augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec
     crop: Crop | None = None  # None resizes every image to `image_size`
     palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
@@ -149,7 +149,7 @@ class Schemas:
     models: Mapping[str, Callable]
     datasets: Mapping[str, Callable]
     losses: Mapping[str, Callable]
-    augment: Callable
+    augments: Mapping[str, Callable]
 
 
 def parse(
@@ -170,12 +170,14 @@ def parse(
     groups = {name: _as_group(tree, name, problems) for name in GROUPS[1:]}
     if type(tree.get("seed", 0)) is not int:
         problems.append(f"config.seed: expected int, found {tree['seed']!r}")
+    if not groups["loss"]:
+        problems.append("config.loss: names no loss; e.g. loss=dict(bce=dict(...))")
     run = Run(
         seed=tree.get("seed", 0),
         task=_spec("config.task", groups["task"], schemas.tasks, problems),
         model=_model(groups["model"], schemas, problems),
         data=_data(groups["data"], schemas, problems),
-        loss=_losses(groups["loss"], schemas.losses, problems),
+        loss=_named("loss", groups["loss"], schemas.losses, "weight", problems),
         optim=_optim(groups["optim"], problems),
         train=_record("config.train", Train, groups["train"], problems),
     )
@@ -252,19 +254,18 @@ def _spec(where: str, group: dict, choices: Mapping[str, Callable], problems) ->
     return Spec(name, _keywords(where, group, keys_of(choices[name]), problems))
 
 
-def _losses(group: dict, choices: Mapping[str, Callable], problems) -> dict[str, dict]:
-    if not group:
-        problems.append("config.loss: names no loss; e.g. loss=dict(bce=dict(...))")
+def _named(path: str, group, choices, extra: str, problems) -> dict[str, dict]:
+    """A group that names functions, each with its keys and the number `extra`."""
     terms = {}
     for name, kwargs in group.items():
-        where = f"config.loss.{name}"
+        where, kind = f"config.{path}.{name}", path.split(".")[-1]
         if name not in choices:
             near = nearest(str(name), choices)
-            problems.append(f"{where}: there is no such loss{near}")
+            problems.append(f"{where}: there is no such {kind}{near}")
         elif not isinstance(kwargs, Mapping):
             problems.append(f"{where}: expected a group of keys, found {kwargs!r}")
         else:
-            hints = {"weight": float, **keys_of(choices[name])}
+            hints = {extra: float, **keys_of(choices[name])}
             terms[name] = _keywords(where, dict(kwargs), hints, problems)
     return terms
 
@@ -287,10 +288,10 @@ def _data(group: dict, schemas: Schemas, problems: list[str]) -> Data:
     source = _spec("config.data", others, schemas.datasets, problems)
     if isinstance(group.get("crop"), Mapping):
         group["crop"] = _record("config.data.crop", Crop, dict(group["crop"]), problems)
-    augment = group.get("augment")
-    if isinstance(augment, Mapping):
-        hints = keys_of(schemas.augment)
-        group["augment"] = _keywords("config.data.augment", augment, hints, problems)
+    if isinstance(group.get("augment"), Mapping):
+        group["augment"] = _named(
+            "data.augment", group["augment"], schemas.augments, "p", problems
+        )
     return _record("config.data", Data, {**group, "source": source}, problems)
 
 

@@ -29,7 +29,7 @@ from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
 from jaxseg.types import Batch, Outputs
 
-SCHEMAS = Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.make_augment)
+SCHEMAS = Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +218,7 @@ def _abstract_batch(run: Run, has_masks: bool, mesh: Mesh) -> Batch:
         "image": ((n, *size, run.data.channels), jnp.uint8),
         "label": ((n,), jnp.int32),
         "valid": ((n,), jnp.bool_),
+        "index": ((n,), jnp.int32),
     }
     if has_masks:
         arrays["mask"] = ((n, *size), jnp.uint8)
@@ -259,7 +260,7 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
         model,
         task,
         optimizer,
-        augment.make_augment(**run.data.augment),
+        augment.make_augment(run.data.augment),
         normalize,
         seed=run.seed,
         accumulate=run.train.accumulate,
@@ -271,13 +272,12 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
 
 def _refuse_misfits(run: Run) -> None:
     """Values of different groups that do not go together."""
-    height, width = run.data.image_size
-    if run.data.augment["transpose"] > 0 and height != width:
-        raise InputError(
-            "a square image size, or no transposes",
-            f"config.data.image_size={run.data.image_size}",
-            "--config.data.augment.transpose=0.0",
-        )
+    augment.refuse_misfits(
+        run.data.augment,
+        image_size=run.data.image_size,
+        channels=run.data.channels,
+        task=run.task.name,
+    )
     micro_batch = run.train.batch_size // run.train.accumulate
     group = run.model.network.kwargs["bn_group"] or micro_batch
     if micro_batch % group:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import fnmatch
 import inspect
 import math
 import types
@@ -10,7 +11,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-# Bounds of numbers, of each number of a tuple; None is within all of them.
+# Bounds of numbers, of each number of a tuple; None is within all of them. `*` stands
+# for any name.
 POSITIVE = {
     "train.batch_size",
     "train.epochs",
@@ -26,26 +28,56 @@ POSITIVE = {
     "data.image_size",
     "data.std",
     "data.crop.per_image",
+    "data.augment.crop.share",
+    "data.augment.*.factor",
+    "data.augment.*.alpha",
+    "data.augment.gamma.exponent",
+    "data.augment.elastic.sigma",
+    "data.augment.grid.steps",
+    "data.augment.dropout.holes",
 }
 NOT_NEGATIVE = {
     "seed",
     "data.split_seed",
     "data.workers",
-    "train.preview",
     "optim.warmup_epochs",
     "optim.weight_decay",
+    "data.augment.*.degrees",
+    "data.augment.*.std",
+    "data.augment.*.shift",
+    "data.augment.optical.limit",
+    "data.augment.blur.sigma",
+    "data.augment.color.*",
 }
-AT_MOST = {"train.preview": 32}
 SHARES = {
     "task.min_recall",
     "model.dropout",
-    "data.augment.hflip",
-    "data.augment.vflip",
-    "data.augment.transpose",
     "data.crop.foreground_share",
     "data.max_blank",
+    "data.augment.*.p",
+    "data.augment.*.share",
+    "data.augment.gain.per_channel",
     "optim.momentum",
     "train.ema_decay",
+}
+# What else there is: (expected, smallest, largest) by key.
+RANGES = {
+    "train.preview": ("0 to 32", 0, 32),
+    "data.augment.scale.factor": ("at least 0.5, or pixels are skipped", 0.5, math.inf),
+    "data.augment.shear.degrees": ("0 to 45", 0, 45),
+    "data.augment.grid.limit": ("0 to 0.9, so that cells keep a width", 0, 0.9),
+    "data.augment.jpeg.quality": ("1 to 100", 1, 100),
+}
+# Pairs (lowest, highest).
+ORDERED = {
+    "data.augment.crop.share",
+    "data.augment.dropout.share",
+    "data.augment.*.factor",
+    "data.augment.gamma.exponent",
+    "data.augment.color.saturation",
+    "data.augment.blur.sigma",
+    "data.augment.noise.std",
+    "data.augment.jpeg.quality",
 }
 
 
@@ -93,15 +125,18 @@ def out_of_bounds(flat: Mapping[str, Any]) -> list[str]:
     for key, value in flat.items():
         numbers = value if isinstance(value, Sequence) else (value,)
         numbers = [n for n in numbers if isinstance(n, int | float)]
-        most = AT_MOST.get(key)
-        for expected, holds in (
-            ("a finite number", all(map(math.isfinite, numbers))),
-            ("more than 0", key not in POSITIVE or all(n > 0 for n in numbers)),
-            ("at least 0", key not in NOT_NEGATIVE or all(n >= 0 for n in numbers)),
-            (f"at most {most}", key not in AT_MOST or all(n <= most for n in numbers)),
-            ("0 to 1", key not in SHARES or all(0 <= n <= 1 for n in numbers)),
+        for expected, keys, holds in (
+            ("a finite number", "*", all(map(math.isfinite, numbers))),
+            ("more than 0", POSITIVE, all(n > 0 for n in numbers)),
+            ("at least 0", NOT_NEGATIVE, all(n >= 0 for n in numbers)),
+            ("0 to 1", SHARES, all(0 <= n <= 1 for n in numbers)),
+            *(
+                (expected, [name], all(low <= n <= high for n in numbers))
+                for name, (expected, low, high) in RANGES.items()
+            ),
+            ("the smaller number first", ORDERED, numbers == sorted(numbers)),
         ):
-            if not holds:
+            if not holds and any(fnmatch.fnmatchcase(key, name) for name in keys):
                 problems.append(f"{key}: expected {expected}, found {value}")
                 break
     return problems

@@ -77,7 +77,7 @@ class ThresholdRule:
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """`cls_logits` against `label`."""
+    """`cls_logits` against `label`, or against two labels of a mixed image."""
 
     classes: tuple[str, ...]
     image_loss: Loss
@@ -90,7 +90,12 @@ class Classification:
         return binary if _is_binary(self.classes) else ("accuracy", "f1/macro")
 
     def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        return self.image_loss(outputs["cls_logits"], batch["label"])
+        logits = outputs["cls_logits"]
+        loss = self.image_loss(logits, batch["label"])
+        if "label_share" not in batch:
+            return loss
+        share, other = batch["label_share"], batch["other_label"]
+        return share * loss + (1 - share) * self.image_loss(logits, other)
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         return {"image_probs": _probabilities(outputs["cls_logits"])}

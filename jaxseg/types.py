@@ -2,12 +2,15 @@
 
 Batch: `dict[str, Array]` with a closed vocabulary. Images are NHWC.
 
-| key     | shape, dtype                   | meaning                                  |
-|---------|--------------------------------|------------------------------------------|
-| `image` | [N, H, W, C] uint8, then float | pixels; normalised on the device         |
-| `mask`  | [N, H, W] uint8, then int32    | class id per pixel; `IGNORE` is no class |
-| `label` | [N] int32                      | image class; 1 = defect present          |
-| `valid` | [N] bool                       | False for padding that fills a batch     |
+| key           | shape, dtype                   | meaning                             |
+|---------------|--------------------------------|-------------------------------------|
+| `image`       | [N, H, W, C] uint8, then float | pixels; normalised on the device    |
+| `mask`        | [N, H, W] uint8, then int32    | class id; `IGNORE` is no class      |
+| `label`       | [N] int32                      | image class; 1 = defect present     |
+| `valid`       | [N] bool                       | False for padding of a batch        |
+| `index`       | [N] int32                      | position in the whole set           |
+| `other_label` | [N] int32                      | with mixup, cutmix: of the other    |
+| `label_share` | [N] float32                    | with them: weight of `label`        |
 
 Outputs: `dict[str, Array]` with one or both of `seg_logits` [N, H, W, K] and
 `cls_logits` [N, K], float32, without activation; K = 1 means binary.

@@ -1,6 +1,7 @@
 """Measures jaxseg: a training step (also against PyTorch), the input, a run's start.
 
     python scripts/benchmark.py step --model unet --against torch
+    python scripts/benchmark.py augment
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
 
@@ -12,11 +13,9 @@ from docs/benchmarks/*.json. Exit codes: 0 done; 2 wrong input.
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from pathlib import Path
 import benchmark_step
 import command_line
 import numpy as np
+from benchmark_machine import describe_machine, seconds_of_others
 from make_synthetic import at_least
 from rich.console import Console
 from rich.table import Table
@@ -43,6 +43,8 @@ METHODS = {
     "(learning rate 0.001). PyTorch trains the same network in a process of its own "
     "with as many threads, never at the same time. Before the timing both train in "
     "float32 from the same weights, and their losses have to agree.",
+    "augment": "The step of jaxseg alone, as above, with other augmentations. The "
+    "ratio is how many times as long a step takes with them.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
     "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "
     "allocated by NumPy, three in flight, whose memory the C library hands out again; "
@@ -106,7 +108,7 @@ def step(options: argparse.Namespace) -> dict:
     with contextlib.ExitStack() as stack:
         rungs, extra = {}, {"versions": {}}
         if options.against:
-            plain = benchmark_step.Ours(model, batch, "float32", hflip=0.0)
+            plain = benchmark_step.Ours(model, batch, "float32", {})
             python, weights = options.torch_python, plain.weights()
             twin = stack.enter_context(
                 benchmark_step.open_twin(python, model, weights, batch)
@@ -114,7 +116,9 @@ def step(options: argparse.Namespace) -> dict:
             extra = _compare(plain, twin, options.trace) | {"versions": twin.versions}
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
             del plain
-        ours = benchmark_step.Ours(model, batch, options.precision, hflip=0.5)
+        ours = benchmark_step.Ours(
+            model, batch, options.precision, benchmark_step.HFLIP
+        )
         ours_first = {f"jaxseg {options.precision}": ours.run}
         blocks = measure(ours_first | rungs, options.pairs)
     what = f"{model}, {ours.num_parameters:,} parameters, {options.batch}x{size}x{size}"
@@ -130,6 +134,20 @@ def _compare(ours, theirs, steps: int) -> dict:
     difference = benchmark_step.compare_losses(*traces.values())
     print(f"- the same network: losses differ by {difference:.1e} of the first")
     return {"traces": traces}
+
+
+def augment(options: argparse.Namespace) -> dict:
+    """The train step with and without augmentation."""
+    batch = benchmark_step.make_batch(options.batch, options.size)
+    contestants = {
+        name: benchmark_step.Ours(options.model, batch, options.precision, named)
+        for name, named in benchmark_step.AUGMENTS.items()
+    }
+    for name, ours in contestants.items():
+        print(f"- {name}: compiled in {ours.compile_seconds:.1f} s")
+    blocks = measure({k: ours.run for k, ours in contestants.items()}, options.pairs)
+    what = f"{options.model}, {options.batch}x{options.size}x{options.size}"
+    return {"what": what, "images": options.batch} | summarize(blocks)
 
 
 def read_input(options: argparse.Namespace) -> dict:
@@ -152,36 +170,6 @@ def start(options: argparse.Namespace) -> dict:
     return {"what": str(options.config), "images": 0, "seconds": seconds, "ratios": {}}
 
 
-def seconds_of_others() -> float:
-    """CPU seconds since the start of the machine of all processes but ours."""
-    user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split()[1:9]
-    ticks = sum(map(int, (user, nice, system, *rest)))  # neither idle nor waiting
-    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
-
-
-def describe_machine(versions: dict[str, str], others: float) -> dict:
-    """What a measurement depends on beside the code.
-
-    Args:
-      versions: of what else took part.
-      others: share of the machine that other processes used meanwhile.
-    """
-    import jax
-
-    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "others": others,
-        "flags": os.environ.get("XLA_FLAGS", ""),
-        "versions": {"python": platform.python_version(), **packages, **versions},
-    }
-
-
 def make_rows(record: dict) -> list[tuple[str, ...]]:
     """A row of text per contestant, in the order of `COLUMNS`."""
     rows = []
@@ -190,7 +178,9 @@ def make_rows(record: dict) -> list[tuple[str, ...]]:
         ratio = ""
         if name in record["ratios"]:
             median, low, high = record["ratios"][name]
-            ratio = f"{median:.2f}x ({low:.2f} to {high:.2f})"
+            digits = 3 if record["kind"] == "augment" else 2
+            median, low, high = (f"{x:.{digits}f}" for x in (median, low, high))
+            ratio = f"{median}x ({low} to {high})"
         rows.append((name, f"{seconds:.4f}", images, ratio))
     return rows
 
@@ -260,19 +250,21 @@ def make_parser() -> argparse.ArgumentParser:
         return command
 
     train = add_command("step", "a training step, alone or against PyTorch", step)
-    train.add_argument("--model", choices=benchmark_step.NETWORKS, default="unet")
-    train.add_argument(
-        "--batch", type=at_least(1), default=8, help="images (default: 8)"
-    )
-    train.add_argument(
-        "--size", type=at_least(1), default=128, help="pixels (default: 128)"
-    )
-    train.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of jaxseg; PyTorch runs in each that the CPU has (default: float32)",
-    )
+    changes = add_command("augment", "what augmentation costs in a step", augment)
+    for command, size in ((train, 128), (changes, 256)):
+        command.add_argument("--model", choices=benchmark_step.NETWORKS, default="unet")
+        command.add_argument(
+            "--batch", type=at_least(1), default=8, help="images (default: 8)"
+        )
+        command.add_argument(
+            "--size", type=at_least(1), default=size, help=f"pixels (default: {size})"
+        )
+        command.add_argument(
+            "--precision",
+            choices=("float32", "bfloat16"),
+            default="float32",
+            help="of jaxseg; PyTorch runs in each that the CPU has (default: float32)",
+        )
     train.add_argument("--against", choices=("torch",), help="the other side, if any")
     train.add_argument(
         "--torch-python",
@@ -296,11 +288,11 @@ def make_parser() -> argparse.ArgumentParser:
     run = add_command("start", "imports and the time to the first step", start)
     command_line.add_config_argument(run)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
-    for command in (train, images):
+    for command in (train, changes, images):
         command.add_argument(
             "--pairs", type=at_least(1), default=9, help="blocks of each (default: 9)"
         )
-    for command in (train, images, run):
+    for command in (train, changes, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )

@@ -39,14 +39,29 @@ NETWORKS = {  # name -> (name in MODELS, its keys, name in TASKS)
     "resnet18": ("classifier", RESNET18, "classification"),
 }
 
+HFLIP = {"hflip": {"p": 0.5}}
+AUGMENTS = {  # name -> what is done; the last is that of the speed lines (R4)
+    "no augmentation": {},
+    "flips and quarter turns": HFLIP | {"vflip": {"p": 0.5}, "rot90": {"p": 1.0}},
+    "crops and distortions": HFLIP
+    | {
+        "crop": {"p": 0.5, "share": (50 / 256, 101 / 256)},
+        "vflip": {"p": 0.5},
+        "rot90": {"p": 0.5},
+        "elastic": {"p": 0.2, "alpha": 120.0, "sigma": 6.0},
+        "grid": {"p": 0.2, "steps": 5, "limit": 0.3},
+        "optical": {"p": 0.4, "limit": 1.0, "shift": 0.5},
+    },
+}
+
 
 def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
     """Noise [N, size, size, 3]; the mask marks where its red is bright."""
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     mask = (image[..., 0] > 200).astype(np.uint8)
-    label = np.arange(batch_size, dtype=np.int32) % 2
-    return {"image": image, "mask": mask, "label": label}
+    index = np.arange(batch_size, dtype=np.int32)
+    return {"image": image, "mask": mask, "label": index % 2, "index": index}
 
 
 def compare_losses(ours: list[float], theirs: list[float]) -> float:
@@ -72,7 +87,7 @@ def compare_losses(ours: list[float], theirs: list[float]) -> float:
 class Ours:
     """jaxseg's own compiled train step on one batch that stays on the device."""
 
-    def __init__(self, model: str, batch: dict, precision: str, hflip: float):
+    def __init__(self, model: str, batch: dict, precision: str, named: dict):
         import jax
         import jax.numpy as jnp
 
@@ -95,7 +110,7 @@ class Ours:
             network,
             task,
             optimizer,
-            augment.make_augment(hflip=hflip, vflip=0.0, transpose=0.0),
+            augment.make_augment(named),
             augment.make_normalize((0.5,) * 3, (0.25,) * 3),
             seed=0,
             accumulate=1,

@@ -410,8 +410,23 @@ def test_a_batch_larger_than_the_training_part(refuse, tmp_path):
         ("data.workers=-1", "config.data.workers"),
         ("data.num_folds=2", "config.data.num_folds"),
         ("data.std=(0,0,0)", "config.data.std"),
-        ("data.augment.hflip=2.0", "config.data.augment.hflip"),
-        ("data.augment.transposed=0.5", "did you mean data.augment.transpose?"),
+        ("data.augment.hflip.p=2.0", "config.data.augment.hflip.p"),
+        ("data.augment.hflip.q=0.5", "did you mean data.augment.hflip.p?"),
+        ("data.augment={'hflp': {'p': 0.5}}", "no such augment; did you mean hflip?"),
+        ("data.augment={'hflip': 0.5}", "hflip: expected a group of keys, found 0.5"),
+        ("data.augment={'rotate': {'p': 0.5}}", "augment.rotate.degrees is missing"),
+        (
+            "data.augment={'scale': {'p': 1, 'factor': (0.4, 1)}}",
+            "config.data.augment.scale.factor: expected at least 0.5",
+        ),
+        (
+            "data.augment={'crop': {'p': 1, 'share': (0.9, 0.5)}}",
+            "config.data.augment.crop.share: expected the smaller number first",
+        ),
+        (
+            "data.augment={'jpeg': {'p': 1, 'quality': (0, 50)}}",
+            "config.data.augment.jpeg.quality: expected 1 to 100",
+        ),
         ("task.name=joint", "config.task.mask_weight is missing"),
         ("task.name=instance", "choose from classification, segmentation, joint"),
     ],
@@ -430,9 +445,37 @@ def test_a_plateau_factor_that_does_not_reduce(refuse, tmp_path):
 
 def test_transposes_of_oblong_images(refuse, tmp_path):
     pairs(tmp_path / "data")
-    oblong = ("data.image_size=(32,64)", "data.augment.transpose=0.5")
+    oblong = ("data.image_size=(32,64)", "data.augment={'transpose': {'p': 0.5}}")
     error = refuse("folder_segmentation", *oblong)
-    assert "--config.data.augment.transpose=0.0" in error
+    assert "--config.data.augment.transpose.p=0" in error
+
+
+def test_colours_of_grey_images(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    color = dict(p=1.0, hue=10.0, saturation=(0.5, 1.5))
+    grey = ("data.channels=1", "data.mean=(0.5,)", "data.std=(0.5,)")
+    error = refuse("folder_segmentation", *grey, f"data.augment={dict(color=color)}")
+    assert "images of three channels for color" in error
+    assert "--config.data.augment.color.p=0" in error
+
+
+def test_more_distortions_than_one(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    both = dict(
+        elastic=dict(p=0.4, alpha=120.0, sigma=6.0),
+        grid=dict(p=0.8, steps=5, limit=0.3),
+    )
+    error = refuse("folder_segmentation", f"data.augment={both}")
+    assert "elastic.p=0.4, grid.p=0.8" in error
+    assert "--config.data.augment.grid.p=0.6" in error
+
+
+def test_mixed_images_with_masks(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    mixup = dict(mixup=dict(p=1.0, alpha=0.2))
+    error = refuse("folder_segmentation", f"data.augment={mixup}")
+    assert "config.task.name=classification for mixup; it mixes no masks" in error
+    assert "--config.data.augment.mixup.p=0" in error
 
 
 def test_masks_asked_of_class_folders(refuse, tmp_path):

@@ -30,7 +30,7 @@ def tiny():
         network = ("unet", options, "segmentation")
         patch.setitem(benchmark_step.NETWORKS, "unet", network)
         batch = benchmark_step.make_batch(8, 8)
-        ours = benchmark_step.Ours("unet", batch, "float32", hflip=0.0)
+        ours = benchmark_step.Ours("unet", batch, "float32", {})
     weights = ours.weights()
     return "unet", batch, weights, ours.trace(3)
 

@@ -193,7 +193,7 @@ def test_a_name_that_is_no_text_is_refused(problems):
         ("data.val_fraction=0.8", "leave nothing to train"),
         ("data.val_fraction=0.0", "val_fraction must be over 0"),
         ("optim.schedule=step", "config.optim.milestones is missing"),
-        ("data.augment.hflip=1.5", "config.data.augment.hflip: expected 0 to 1"),
+        ("data.augment.hflip.p=1.5", "config.data.augment.hflip.p: expected 0 to 1"),
         ("optim.plateau={}", "config.optim.plateau.factor is missing"),
         ("optim.learning_rate=true", "config.optim.learning_rate: expected float"),
     ],
@@ -226,10 +226,10 @@ def test_an_override_sets_and_makes_whole_numbers_floats(tree):
     assert type(tree["optim"]["learning_rate"]) is float
     assert config.override(tree, "train.epochs", 3) is None
     assert type(tree["train"]["epochs"]) is int
-    assert config.override(tree, "data.augment.hflip", 0) is None
+    assert config.override(tree, "data.augment.hflip.p", 0) is None
     run = config.parse(tree, SCHEMAS)
     assert (run.optim.learning_rate, run.train.epochs) == (1.0, 3)
-    assert run.data.augment["hflip"] == 0.0
+    assert run.data.augment["hflip"] == {"p": 0.0}
 
 
 def test_an_override_reaches_keys_with_a_default(load):
@@ -266,7 +266,7 @@ def example(
 
 def test_keys_are_the_keyword_only_parameters():
     assert keys_of(example) == {"depth": Literal[18, 34], "rate": float | None}
-    for choices in (SCHEMAS.tasks, SCHEMAS.models, SCHEMAS.datasets, SCHEMAS.losses):
+    for choices in vars(SCHEMAS).values():
         for function in choices.values():
             assert function.__kwdefaults__ is None  # no key has a hidden default
 

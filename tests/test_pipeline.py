@@ -84,7 +84,8 @@ def test_image_mask_and_label_belong_to_one_sample():
             flat = batch[name].reshape(3, -1)
             np.testing.assert_array_equal(flat, wanted[:, None].repeat(6, 1))
         np.testing.assert_array_equal(batch["label"], LABELS[positions])
-        assert batch["label"].dtype == np.int32
+        np.testing.assert_array_equal(batch["index"], positions)
+        assert batch["label"].dtype == batch["index"].dtype == np.int32
         assert batch["valid"].all()
 
 
@@ -158,6 +159,7 @@ def test_a_buffer_comes_back_and_is_never_lent_twice():
         "mask": ((3, 2, 3), "uint8"),
         "label": ((3,), "int32"),
         "valid": ((3,), "bool"),
+        "index": ((3,), "int32"),
     }
 
 

@@ -37,6 +37,7 @@ class Buffers:
             batch = {k: np.empty((n, *s), np.uint8) for k, s in self._shapes.items()}
             batch["label"] = np.empty(n, np.int32)
             batch["valid"] = np.empty(n, bool)
+            batch["index"] = np.empty(n, np.int32)
             return batch
 
     def give_back(self, batch: HostBatch) -> None:
@@ -171,6 +172,7 @@ def _fill(batch: HostBatch, source: Source, labels, positions) -> HostBatch:
     source.read(positions, batch)
     batch["label"][:] = labels[positions]
     batch["valid"][:] = True
+    batch["index"][:] = positions
     return batch
 
 

@@ -1,0 +1,36 @@
+"""What a measurement depends on beside the code: the machine and its other programs."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+
+def seconds_of_others() -> float:
+    """CPU seconds since the start of the machine of all processes but ours."""
+    user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split()[1:9]
+    ticks = sum(map(int, (user, nice, system, *rest)))  # neither idle nor waiting
+    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+
+def describe_machine(versions: dict[str, str], others: float) -> dict:
+    """What a measurement depends on beside the code.
+
+    Args:
+      versions: of what else took part.
+      others: share of the machine that other processes used meanwhile.
+    """
+    import jax
+
+    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "others": others,
+        "flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {"python": platform.python_version(), **packages, **versions},
+    }
