@@ -44,7 +44,7 @@ def get_config():
                 test_fraction=0.2,
                 sampling="shuffle",
                 cache="auto",
-                augment=dict(hflip=0.5, vflip=0.5, transpose=0.0),
+                augment=dict(hflip=dict(p=0.5), vflip=dict(p=0.5)),
             ),
             loss=dict(
                 bce=dict(weight=1.0, pos_weight=1.0),

@@ -55,7 +55,7 @@ def get_config():
                 test_fraction=0.15,
                 sampling="shuffle",
                 cache="auto",
-                augment=dict(hflip=0.5, vflip=0.5, transpose=0.5),
+                augment=dict(hflip=dict(p=0.5), vflip=dict(p=0.5), rot90=dict(p=1.0)),
             ),
             loss=dict(
                 cross_entropy=dict(weight=1.0, class_weights=dict(balanced_up_to=10.0)),

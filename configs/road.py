@@ -46,7 +46,7 @@ def get_config():
                 test_fraction=0.1,
                 sampling="shuffle",
                 cache="auto",
-                augment=dict(hflip=0.5, vflip=0.5, transpose=0.5),
+                augment=dict(hflip=dict(p=0.5), vflip=dict(p=0.5), rot90=dict(p=1.0)),
             ),
             loss=dict(bce=dict(weight=1.0, pos_weight=1.0)),
             optim=dict(
