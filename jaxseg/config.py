@@ -123,6 +123,9 @@ class Train:
     monitor: str  # a metric of the validation set: 'loss', 'auc', 'iou/crack/pooled'
     accumulate: int  # micro-batches a step, each of batch_size / accumulate
     ema_decay: float | None
+    # (height, epochs), small to large; () is `data.image_size` in all epochs
+    sizes: tuple[tuple[int, int], ...] = ()
+    grow_batch: bool = False  # small images come in batches of as many pixels
     log_every: int = 20  # steps between two looks at the loss
     seeds: int = 1  # runs with seed, seed + 1, ... on one split
     preview: int = 4  # validation samples drawn every epoch; 0 is none
@@ -395,9 +398,37 @@ def _contradictions(run: Run) -> list[str]:
                 f"config.optim.parts.{name}: expected numbers of at least 0, found "
                 f"{part}"
             )
+    problems += _wrong_sizes(data.image_size, train)
     if optim.schedule == "step" and not optim.milestones:
         problems.append(
             "config.optim.milestones is missing; schedule='step' needs epochs"
+        )
+    return problems
+
+
+def _wrong_sizes(image_size: tuple[int, int], train: Train) -> list[str]:
+    """A size schedule that does not add up."""
+    if not train.sizes:
+        return []
+    (height, width), sides = image_size, [side for side, _ in train.sizes]
+    total = sum(epochs for _, epochs in train.sizes)
+    problems = []
+    if any(number <= 0 for pair in train.sizes for number in pair):
+        problems.append("config.train.sizes: expected pairs (height, epochs) over 0")
+    elif total != train.epochs:
+        problems.append(
+            f"config.train.sizes: the epochs sum to {total}, and config.train.epochs="
+            f"{train.epochs}; --config.train.epochs={total}"
+        )
+    elif sides != sorted(sides) or sides[-1] != height:
+        problems.append(
+            f"config.train.sizes: expected heights that grow up to {height} "
+            f"(config.data.image_size), found {sides}"
+        )
+    elif any(side * width % height for side in sides):
+        problems.append(
+            f"config.train.sizes: expected heights that give whole widths of images "
+            f"{height} x {width}, found {sides}"
         )
     return problems
 

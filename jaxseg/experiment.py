@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxseg import augment, class_weights, optim, parallel, steps, train_state
+from jaxseg import phases as phase_plan
 from jaxseg.backend import resolve_precision
 from jaxseg.config import Run, Schemas
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
@@ -24,6 +25,7 @@ from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
+from jaxseg.phases import Phase, Size, sizes_of
 from jaxseg.pretrained import load_start
 from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
@@ -40,10 +42,11 @@ class Experiment:
       split: of the samples of the dataset.
       record_split: of its records, as split.csv has it; the same without crops.
       loss: the config's, with numbers for all class weights.
-      abstract_batch: shapes, dtypes and shardings of a training batch.
+      phases: the batches to train on, from the first epoch to the last.
+      train_steps: by image size, compiled `(state, batch) -> (state, logs)` that gives
+        up the old state.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
-      train_step: compiled `(state, batch) -> (state, logs)`; gives up the old state.
       eval_step: compiled `(variables, batch) -> counts`.
       predict_step: compiled `(variables, batch) -> probabilities`.
       schedule: step -> learning rate before the plateau.
@@ -58,11 +61,10 @@ class Experiment:
     loss: Mapping[str, Mapping[str, Any]]
     model: nn.Module
     mesh: Mesh
-    abstract_batch: Batch
-    train_loader: TrainLoader
+    phases: tuple[Phase, ...]
+    train_steps: Mapping[tuple[int, int], Callable]
     init: Callable[[], TrainState]
     load_start: Callable[[], dict[str, Any] | None]
-    train_step: Callable
     eval_step: Callable
     predict_step: Callable
     schedule: Callable
@@ -115,11 +117,14 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
     )
     has_masks = any(record.mask for record in listing.records)
-    batch = _abstract_batch(run, has_masks, mesh)
+    batch = _abstract_batch(run, run.train.batch_size, has_masks, mesh)
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     eval_step = steps.make_eval_step(model, task, normalize)
     # Class weights may need the split; no check of this kind depends on their values.
     _refuse_misfits(run)
+    phase_plan.refuse_misfits(
+        run, lambda size: _variables_and_outputs(run, model, size)[0]
+    )
     variables, outputs = _variables_and_outputs(run, model)
     _refuse_wrong_task(run, task, outputs, has_masks)
     _refuse_unknown_parts(run, variables["params"])
@@ -128,19 +133,14 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
-    per_image = run.data.crop.per_image if run.data.crop else 1
-    num_train = len(record_split.indices("train")) * per_image
-    refuse_small_parts(num_train, run.train.batch_size, mesh.size)
+    _refuse_small_parts(run, record_split, mesh)
     counts = _count_classes(dataset, record_split)
     task = _make_task(run, listing.classes, counts)
     eval_step = steps.make_eval_step(model, task, normalize)
-    loader = _make_train_loader(run, dataset, record_split)
-    schedule = optim.make_schedule(
-        run.optim, steps_per_epoch=loader.steps_per_epoch, epochs=run.train.epochs
-    )
-    optimizer = optim.make_optimizer(
-        run.optim, schedule, steps_per_epoch=loader.steps_per_epoch
-    )
+    phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
+    step_at = functools.partial(phase_plan.step_at, phases)
+    schedule = optim.make_schedule(run.optim, step_at=step_at, epochs=run.train.epochs)
+    optimizer = optim.make_optimizer(run.optim, schedule, step_at=step_at)
     predict_step = steps.make_predict_step(model, task, normalize)
     return Experiment(
         run=run,
@@ -152,15 +152,19 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         loss=class_weights.resolve(run.loss, counts),
         model=model,
         mesh=mesh,
-        abstract_batch=batch,
-        train_loader=loader,
+        phases=phases,
+        train_steps={
+            phase.size.image_size: _make_train_step(
+                run, phase.size.image_size, model, task, optimizer, normalize, mesh
+            )
+            for phase in phases
+        },
         init=_make_init(run, model, optimizer, mesh),
         load_start=functools.cache(
             lambda: load_start(
                 run.model, run.data, _variables_and_outputs(run, model)[0]
             )
         ),
-        train_step=_make_train_step(run, model, task, optimizer, normalize, mesh),
         eval_step=parallel.compile_batch_step(eval_step, mesh),
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
@@ -188,13 +192,28 @@ def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:
     return Split(tuple(read_split(split_file, dataset.records)))
 
 
-def _make_train_loader(run: Run, dataset: Dataset, split: Split) -> TrainLoader:
+def _make_phases(
+    run: Run, dataset: Dataset, split: Split, has_masks: bool, mesh: Mesh
+) -> Iterator[Phase]:
     """`split` is that of the records."""
+    first_epoch, first_step = 0, 0
+    for size in sizes_of(run):
+        loader = _make_train_loader(run, size, dataset, split, first_epoch)
+        batch = _abstract_batch(run, size.batch_size, has_masks, mesh)
+        phase = Phase(size, first_epoch, first_step, loader, batch)
+        yield phase
+        first_epoch, first_step = first_epoch + size.epochs, phase.last_step
+
+
+def _make_train_loader(
+    run: Run, size: Size, dataset: Dataset, split: Split, first_epoch: int
+) -> TrainLoader:
     options = dict(
-        batch_size=run.train.batch_size,
+        batch_size=size.batch_size,
         sampling=run.data.sampling,
         seed=run.seed,
         workers=num_workers(run.data),
+        first_epoch=first_epoch,
     )
     arguments = dataset.source, dataset.record_labels, split.indices("train")
     if run.data.crop is None:
@@ -202,18 +221,21 @@ def _make_train_loader(run: Run, dataset: Dataset, split: Split) -> TrainLoader:
     return CropLoader(*arguments, crop=run.data.crop, **options)
 
 
-def _variables_and_outputs(run: Run, model: nn.Module) -> tuple[Any, Outputs]:
+def _variables_and_outputs(
+    run: Run, model: nn.Module, image_size: tuple[int, int] | None = None
+) -> tuple[Any, Outputs]:
     """Shapes of a network's variables and outputs, for one image."""
-    image = jnp.zeros((1, *run.data.image_size, run.data.channels))
+    size = image_size or run.data.image_size
+    image = jnp.zeros((1, *size, run.data.channels))
     outputs, variables = jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), image, train=False)
     )
     return variables, outputs
 
 
-def _abstract_batch(run: Run, has_masks: bool, mesh: Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a training batch."""
-    n, size = run.train.batch_size, run.data.image_size
+def _abstract_batch(run: Run, n: int, has_masks: bool, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and shardings of a batch of n images."""
+    size = run.data.image_size
     arrays = {
         "image": ((n, *size, run.data.channels), jnp.uint8),
         "label": ((n,), jnp.int32),
@@ -255,12 +277,15 @@ def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
     )
 
 
-def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Callable:
+def _make_train_step(
+    run: Run, image_size, model, task, optimizer, normalize, mesh
+) -> Callable:
+    change = augment.make_augment(run.data.augment)
     step = steps.make_train_step(
         model,
         task,
         optimizer,
-        augment.make_augment(run.data.augment),
+        lambda key, batch: change(key, augment.shrink(batch, image_size)),
         normalize,
         seed=run.seed,
         accumulate=run.train.accumulate,
@@ -268,6 +293,20 @@ def _make_train_step(run: Run, model, task, optimizer, normalize, mesh) -> Calla
         parts=run.optim.parts or {},
     )
     return parallel.compile_train_step(step, mesh)
+
+
+def _refuse_small_parts(run: Run, record_split: Split, mesh: Mesh) -> None:
+    """The largest batch must fit into the training part."""
+    per_image = run.data.crop.per_image if run.data.crop else 1
+    num_train = len(record_split.indices("train")) * per_image
+    refuse_small_parts(num_train, run.train.batch_size, mesh.size)
+    largest = max(size.batch_size for size in sizes_of(run))
+    if largest > num_train:
+        raise InputError(
+            "at least one full batch of training images of every size",
+            f"{num_train} training images and batches that grow to {largest}",
+            "--config.train.grow_batch=false",
+        )
 
 
 def _refuse_misfits(run: Run) -> None:
@@ -296,13 +335,6 @@ def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) 
             f"masks for {name}",
             f"{run.data.source.name} has image classes only",
             "--config.task.name=classification with a classifier, as configs/sdnet.py",
-        )
-    if run.data.crop is not None and task.needs != ("seg_logits",):
-        raise InputError(
-            "a task of masks alone for config.data.crop: what an image shows, a window "
-            "of it may not",
-            name,
-            "--config.data.crop=none, or --config.task.name=segmentation",
         )
     if "seg_logits" not in task.needs and has_masks and len(task.classes) > 2:
         raise InputError(

@@ -6,6 +6,7 @@ checkpoint, so a run that was killed goes on as if nothing had happened.
 
 import collections
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -16,11 +17,12 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import metrics, optim, parallel, train_state
+from jaxseg import metrics, optim, parallel, phases, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
+from jaxseg.phases import Phase
 from jaxseg.progress import console, track
 from jaxseg.report.previews import Previews
 from jaxseg.tasks import Thresholds
@@ -111,18 +113,18 @@ class _Training:
         self.writer = Writer(workdir, self.progress.history)
         self.signal_name = ""
         self.step = int(self.state.step)
-        self.compiled_step = _compile(experiment)
+        self.compile_step = functools.cache(functools.partial(_compile, experiment))
         self.val_loader = experiment.eval_loader("val")
         self.previews = Previews(experiment, workdir / "previews")
 
     def run_epochs(self) -> None:
-        steps_per_epoch = self.experiment.train_loader.steps_per_epoch
+        first_epoch = phases.epoch_of(self.experiment.phases, self.step)
         handlers = {
             number: signal.signal(number, self._note_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            for epoch in range(self.step // steps_per_epoch, self.config.epochs):
+            for epoch in range(first_epoch, self.config.epochs):
                 if self._should_stop_early():
                     break
                 self._run_epoch(epoch)
@@ -174,10 +176,11 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Steps to the end of the epoch; returns what they cost."""
-        loader = self.experiment.train_loader
-        stop = (epoch + 1) * loader.steps_per_epoch
+        phase = phases.phase_of(self.experiment.phases, epoch)
+        compiled_step = self.compile_step(phase)
+        stop = phase.first_step_of(epoch + 1)
         todo = stop - self.step
-        batches = loader.batches(self.step, stop)
+        batches = phase.batches(self.step, stop)
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
@@ -186,10 +189,10 @@ class _Training:
                 host_batch = next(batches)
                 waited += time.monotonic() - before
                 batch = parallel.put_batch(host_batch, self.experiment.mesh)
-                self.state, logs = self.compiled_step(self.state, batch)
+                self.state, logs = compiled_step(self.state, batch)
                 unread.append((self.step, logs["loss"]))
                 in_flight.append((host_batch, logs["loss"]))
-                self._give_back(in_flight, keep=STEPS_AHEAD)
+                _give_back(in_flight, phase, keep=STEPS_AHEAD)
                 self.step += 1
                 if len(unread) > self.config.log_every:
                     self._read_losses(unread, keep=STEPS_AHEAD)
@@ -201,16 +204,9 @@ class _Training:
             self._stop_for_signal()
         return {
             "seconds": seconds,
-            "images_per_second": todo * self.config.batch_size / seconds,
+            "images_per_second": todo * phase.size.batch_size / seconds,
             "input_wait": waited / seconds,
         }
-
-    def _give_back(self, in_flight: collections.deque, keep: int) -> None:
-        """Waits for all but the last `keep` steps and frees the buffers they read."""
-        while len(in_flight) > keep:
-            host_batch, loss = in_flight.popleft()
-            jax.block_until_ready(loss)
-            self.experiment.train_loader.buffers.give_back(host_batch)
 
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
         """Reads the losses of all but the last `keep` steps, which still run."""
@@ -309,7 +305,9 @@ class _Training:
 
     def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
         if positions is None:
-            positions = self.experiment.train_loader.positions_of(step)
+            epoch = phases.epoch_of(self.experiment.phases, step)
+            phase = phases.phase_of(self.experiment.phases, epoch)
+            positions = phase.positions_of(step)
         ids = [self.experiment.dataset.ids[position] for position in positions]
         kept = self.checkpoints.latest
         raise InputError(
@@ -334,12 +332,23 @@ def _out_of_memory(batch_size: int) -> InputError:
     )
 
 
-def _compile(experiment: Experiment):
+def _give_back(in_flight: collections.deque, phase: Phase, keep: int) -> None:
+    """Waits for all but the last `keep` steps and frees the buffers they read."""
+    while len(in_flight) > keep:
+        host_batch, loss = in_flight.popleft()
+        jax.block_until_ready(loss)
+        phase.loader.buffers.give_back(host_batch)
+
+
+def _compile(experiment: Experiment, phase: Phase):
     """The train step for this one shape: it cannot be traced a second time."""
-    started = time.monotonic()
-    lowered = experiment.train_step.lower(
-        experiment.abstract_state(), experiment.abstract_batch
+    started, size = time.monotonic(), phase.size
+    lowered = experiment.train_steps[size.image_size].lower(
+        experiment.abstract_state(), phase.abstract_batch
     )
     compiled = lowered.compile()
-    console.print(f"- train step compiled in {time.monotonic() - started:.1f} s")
+    shape = f"{size.batch_size} x {size.image_size[0]} x {size.image_size[1]}"
+    console.print(
+        f"- train step for {shape} compiled in {time.monotonic() - started:.1f} s"
+    )
     return compiled

@@ -12,21 +12,23 @@ from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 from jaxseg.config import Optim, Part, Plateau
 from jaxseg.types import Array
 
+StepAt = Callable[[float], int]
+"""Steps before a moment of the training, in epochs."""
+
 
 def make_schedule(
-    optim: Optim, *, steps_per_epoch: int, epochs: int
+    optim: Optim, *, step_at: StepAt, epochs: int
 ) -> Callable[[Array], Array]:
     """Learning rate as a function of the step, before any plateau.
 
     Linear warm-up from 0 over `warmup_epochs`; then constant, a half cosine to 0 at the
     last step, or `decay_factor` at each of the `milestones` (epochs).
     """
-    warmup = round(optim.warmup_epochs * steps_per_epoch)
-    total = steps_per_epoch * epochs
+    warmup, total = step_at(optim.warmup_epochs), step_at(epochs)
     if optim.schedule == "cosine":
         main = optax.cosine_decay_schedule(optim.learning_rate, max(total - warmup, 1))
     elif optim.schedule == "step":
-        steps = [epoch * steps_per_epoch - warmup for epoch in optim.milestones]
+        steps = [step_at(epoch) - warmup for epoch in optim.milestones]
         main = optax.piecewise_constant_schedule(
             optim.learning_rate, dict.fromkeys(steps, optim.decay_factor)
         )
@@ -39,7 +41,7 @@ def make_schedule(
 
 
 def make_optimizer(
-    optim: Optim, schedule: Callable[[Array], Array], *, steps_per_epoch: int
+    optim: Optim, schedule: Callable[[Array], Array], *, step_at: StepAt
 ) -> optax.GradientTransformation:
     """The optax chain: clip, precondition, decay, scale by the schedule.
 
@@ -65,7 +67,7 @@ def make_optimizer(
     whole = Part(rate=1.0, from_epoch=0)
     scales = {
         name: optax.scale_by_learning_rate(
-            _part_schedule(schedule, part, part.from_epoch * steps_per_epoch)
+            _part_schedule(schedule, part, step_at(part.from_epoch))
         )
         for name, part in {"": whole, **optim.parts}.items()
     }

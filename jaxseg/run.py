@@ -158,7 +158,7 @@ def _open(
     facts = {
         "data_hash": built.dataset.content_hash,
         "precision": built.precision,
-        "steps_per_epoch": built.train_loader.steps_per_epoch,
+        "steps_per_epoch": [p.loader.steps_per_epoch for p in built.phases],
         "parameters": built.num_parameters,
         "loss": built.loss,
     }

@@ -105,7 +105,7 @@ class Ours:
             min_recall=0.5,
         )
         adam = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
-        optimizer = optim.make_optimizer(adam, lambda step: 1e-3, steps_per_epoch=1)
+        optimizer = optim.make_optimizer(adam, lambda step: 1e-3, step_at=round)
         step = steps.make_train_step(
             network,
             task,

@@ -143,8 +143,9 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     leaves = jax.tree.leaves(state.params)
     number = sum(leaf.size for leaf in leaves)
     assert number == PARAMETERS.get(path.stem, number)
-    batch = built.abstract_batch
-    new_state, logs = jax.eval_shape(built.train_step, state, batch)
+    phase = built.phases[-1]
+    batch, train_step = phase.abstract_batch, built.train_steps[phase.size.image_size]
+    new_state, logs = jax.eval_shape(train_step, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )

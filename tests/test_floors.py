@@ -41,6 +41,7 @@ FLOORS = {
     "torch_names": 3.0,
     "pretrained": 3.5,
     "workdir": 3.0,
+    "phases": 3.5,
     "experiment": 4.0,
     "evaluate": 4.0,
     "infer": 4.0,

@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_bit_by_bit(uninterrupted, tmp_path):
     whole, broken = uninterrupted / "run", tmp_path / "run"
     (tmp_path / "data").symlink_to(uninterrupted / "data")
     (tmp_path / "cache").symlink_to(uninterrupted / "cache")
-    steps = json.loads((whole / "config.json").read_text())["steps_per_epoch"]
+    steps = json.loads((whole / "config.json").read_text())["steps_per_epoch"][0]
     process = launch(tmp_path, broken)
     wait_for(broken, f"checkpoints/step_{2 * steps}/commit_success.txt")
     process.send_signal(signal.SIGKILL)
@@ -359,14 +359,15 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     record = record | dict(train=record["train"] | dict(epochs=2))
     built = experiment.build_experiment(parse(record))
     training = loop._Training(built, tmp_path)
-    step = training.compiled_step
+    (phase,) = built.phases
+    step = training.compile_step(phase)
 
     def signalled(state, batch):
-        if training.step == built.train_loader.steps_per_epoch - 1:
+        if training.step == phase.loader.steps_per_epoch - 1:
             training.signal_name = "SIGTERM"
         return step(state, batch)
 
-    training.compiled_step = signalled
+    training.compile_step = lambda phase: signalled
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()
@@ -384,7 +385,7 @@ def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert checkpoints.best == 2 * built.train_loader.steps_per_epoch
+    assert checkpoints.best == 2 * built.phases[0].loader.steps_per_epoch
     checkpoints.close()
     assert loop.restore_best(built, tmp_path)[1].best_epoch == 2
 

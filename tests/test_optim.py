@@ -27,7 +27,9 @@ def changed(**values):
 
 def learning_rates(config, steps, steps_per_epoch=10, epochs=4):
     schedule = optim.make_schedule(
-        config, steps_per_epoch=steps_per_epoch, epochs=epochs
+        config,
+        step_at=lambda epoch: round(epoch * steps_per_epoch),
+        epochs=epochs,
     )
     return [float(schedule(jnp.int32(step))) for step in steps]
 
@@ -103,8 +105,8 @@ def trajectory():
 
 
 def run_rule(config, params, all_grads):
-    schedule = optim.make_schedule(config, steps_per_epoch=1, epochs=3)
-    optimizer = optim.make_optimizer(config, schedule, steps_per_epoch=1)
+    schedule = optim.make_schedule(config, step_at=round, epochs=3)
+    optimizer = optim.make_optimizer(config, schedule, step_at=round)
     update = jax.jit(optimizer.update)
     state = optimizer.init(params)
     for grads in all_grads:
@@ -269,8 +271,8 @@ def test_parts_have_their_own_rates_and_first_epochs():
         "encoder/stem": Part(rate=0.0, from_epoch=0),
     }
     config = changed(learning_rate=0.25, parts=parts)
-    schedule = optim.make_schedule(config, steps_per_epoch=3, epochs=4)
-    optimizer = optim.make_optimizer(config, schedule, steps_per_epoch=3)
+    schedule = optim.make_schedule(config, step_at=lambda epoch: 3 * epoch, epochs=4)
+    optimizer = optim.make_optimizer(config, schedule, step_at=lambda epoch: 3 * epoch)
     params = jax.tree.map(jnp.float32, NAMES)
     state, moves = optimizer.init(params), []
     for _ in range(8):

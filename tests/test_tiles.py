@@ -160,8 +160,11 @@ def test_an_epoch_has_per_image_windows_of_each_tile_of_the_part(source):
     tiles = [corner[0] for batch in corners(own.batches(0, 4)) for corner in batch]
     assert sorted(tiles) == [0] * 4 + [1] * 4 + [2] * 4
     for batch in own.batches(0, 4):
-        np.testing.assert_array_equal(batch["label"], batch["image"][:, 0, 0, 0] + 5)
+        shown = ((batch["mask"] > 0) & (batch["mask"] < 255)).any(axis=(1, 2))
+        np.testing.assert_array_equal(batch["label"], shown)
         assert batch["valid"].all()
+    indices = [batch["index"] for batch in own.batches(0, 4)]
+    assert sorted(np.concatenate(indices)) == list(range(12))
 
 
 def test_a_random_mask_is_that_of_the_window_without_grid_borders(source):
@@ -343,19 +346,23 @@ def test_without_crop_the_same_tiles_are_resized(tmp_path):
     assert len(built.dataset.ids) == 10
     assert built.split is not None
     assert built.split.parts == built.record_split.parts
-    batch = next(built.train_loader.batches(0, 1))
+    batch = next(built.phases[0].batches(0, 1))
     assert batch["image"].shape == (8, 32, 32, 3)
 
 
-def test_crops_are_for_masks_only(tmp_path):
+def test_a_classifier_of_windows_learns_what_each_window_shows(tmp_path):
     tree = config.to_dict(run_config(roads(tmp_path)))
-    tree["task"] = dict(name="joint", mask_weight=1.0, image_weight=1.0)
-    tree["task"] |= dict(threshold="max_f1", min_recall=0.9)
-    tree["model"] |= dict(image_head=True)
-    joint = config.parse(tree, experiment.SCHEMAS)
-    error = refuse(experiment.build_experiment, joint)
-    assert "a window of it may not" in error.expected
-    assert "--config.data.crop=none" in error.fix
+    tree["task"] = dict(name="classification", threshold="max_f1", min_recall=0.9)
+    tree["model"] = dict(name="simple_cnn", bn_group=None, dropout=0.0)
+    tree["loss"] = dict(bce=dict(weight=1.0, pos_weight=1.0))
+    tree["train"] |= dict(monitor="auc")
+    built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
+    labels = []
+    for batch in (*built.phases[0].batches(0, 2), *built.eval_loader("val")):
+        shown = (batch["mask"] == 1).any(axis=(1, 2))
+        np.testing.assert_array_equal(batch["label"], shown)
+        labels += batch["label"].tolist()
+    assert set(labels) == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,11 @@ from jaxseg.augment.mixing import MIXES, partners
 from jaxseg.augment.normalize import make_normalize
 from jaxseg.augment.photometry import PHOTOMETRY
 from jaxseg.augment.resample import Pixels, move, places, resample
+from jaxseg.augment.shrink import shrink
 from jaxseg.errors import InputError
 from jaxseg.types import Array, Batch
 
-__all__ = ["AUGMENTS", "make_augment", "make_normalize", "refuse_misfits"]
+__all__ = ["AUGMENTS", "make_augment", "make_normalize", "refuse_misfits", "shrink"]
 
 AUGMENTS = {**LINEAR, **MOVES, **DISTORTIONS, **PHOTOMETRY, **MIXES}
 

@@ -31,7 +31,7 @@ class Dataset:
       classes: names by class id.
       ids: names of the n samples; positions in other arrays refer to this order.
       record_of: [n] int64, position of the record that a sample is of.
-      labels: [n] int32 image classes.
+      labels: [n] int32 image classes; None for windows, which show what they show.
       source: pixels of the samples by position.
       content_hash: changes when any file or label does.
       notes: sentences to print.
@@ -41,7 +41,7 @@ class Dataset:
     classes: tuple[str, ...]
     ids: list[str]
     record_of: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     source: Source
     content_hash: str
     skipped: tuple[tuple[str, str], ...]
@@ -78,7 +78,7 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
         classes=listing.classes,
         ids=ids,
         record_of=record_of,
-        labels=labels[record_of],
+        labels=labels if data.crop is None else None,
         source=source,
         content_hash=checked.content_hash,
         skipped=checked.skipped,

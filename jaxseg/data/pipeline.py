@@ -15,7 +15,7 @@ import numpy as np
 from jaxseg.config import Crop
 from jaxseg.data.cache import Decoder, Source
 from jaxseg.data.sampling import epoch_order
-from jaxseg.data.tiles import TileSource, draw_numbers
+from jaxseg.data.tiles import TileSource, draw_numbers, window_labels
 
 HostBatch = dict[str, np.ndarray]
 
@@ -48,6 +48,8 @@ class Buffers:
 class TrainLoader:
     """Training batches by step, whole epochs one after the other.
 
+    Step 0 is the first of `first_epoch`.
+
     Attributes:
       steps_per_epoch: floor(n / batch_size); what is left over has its turn in other
         epochs, since the order changes.
@@ -63,10 +65,11 @@ class TrainLoader:
         sampling: str,
         seed: int,
         workers: int,
+        first_epoch: int = 0,
     ):
         self._source, self._labels, self._positions = source, labels, positions
         self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
-        self._workers = workers
+        self._workers, self._first_epoch = workers, first_epoch
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
         self.steps_per_epoch = len(positions) // batch_size
         self.buffers = Buffers(source.decoder, batch_size)
@@ -91,9 +94,9 @@ class TrainLoader:
     def _places(self, step: int) -> tuple[int, np.ndarray]:
         """The epoch of a step, and its samples as places in the training part."""
         epoch, k = divmod(step, self.steps_per_epoch)
-        return epoch, self._order(epoch)[
-            k * self._batch_size : (k + 1) * self._batch_size
-        ]
+        epoch += self._first_epoch
+        start = k * self._batch_size
+        return epoch, self._order(epoch)[start : start + self._batch_size]
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         labels = self._labels[self._positions]
@@ -104,7 +107,7 @@ class CropLoader(TrainLoader):
     """Random windows of tiles, `crop.per_image` of each in an epoch.
 
     Where a window lies is a function of (seed, epoch, its place in the epoch).
-    `labels` and `positions` are those of tiles.
+    `labels` and `positions` are those of tiles, `index` in a batch numbers windows.
     """
 
     def __init__(
@@ -129,8 +132,9 @@ class CropLoader(TrainLoader):
         epoch, places = self._places(int(step))
         tiles, numbers = self._positions[places], self._numbers(epoch)[places]
         self._source.read_random(tiles, numbers, self._share, batch)
-        batch["label"][:] = self._labels[tiles]
+        batch["label"][:] = window_labels(batch["mask"])
         batch["valid"][:] = True
+        batch["index"][:] = places
         return batch
 
 
@@ -169,8 +173,10 @@ class EvalLoader:
 
 
 def _fill(batch: HostBatch, source: Source, labels, positions) -> HostBatch:
+    """`labels` is None for windows, which show what they show."""
     source.read(positions, batch)
-    batch["label"][:] = labels[positions]
+    shown = window_labels(batch["mask"]) if labels is None else labels[positions]
+    batch["label"][:] = shown
     batch["valid"][:] = True
     batch["index"][:] = positions
     return batch

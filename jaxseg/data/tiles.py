@@ -227,6 +227,11 @@ def draw_numbers(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, 1)).random((count, 3))
 
 
+def window_labels(mask: np.ndarray) -> np.ndarray:
+    """[N] int32: 1 for windows [N, H, W] that show foreground."""
+    return _is_foreground(mask).any(axis=(1, 2)).astype(np.int32)
+
+
 def _find_foreground(tile: Tile, number: int) -> np.ndarray:
     """[2] row and column of a foreground pixel, counted row by row from 0."""
     row = int(np.searchsorted(tile.rows, number, side="right"))

@@ -1,0 +1,122 @@
+"""Training from small images to large ones: what changes from phase to phase.
+
+A phase has its own image size, and with `train.grow_batch` a batch as large as its
+smaller images allow; so its own batches and its own compiled step, and nothing else. A
+training without `train.sizes` is one phase.
+
+Source: progressive resizing, https://www.fast.ai/posts/2018-08-10-fastai-diu-imagenet
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jaxseg.config import Run
+from jaxseg.data.pipeline import HostBatch, TrainLoader
+from jaxseg.errors import InputError
+from jaxseg.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What the config says of a phase."""
+
+    image_size: tuple[int, int]  # (H, W) that the network sees
+    epochs: int
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase:
+    """Consecutive epochs at one image size.
+
+    Attributes:
+      first_epoch: counted from 0.
+      first_step: counted from 0, over all phases.
+      loader: counts its steps and epochs from the first of the phase.
+      abstract_batch: shapes, dtypes and shardings of a training batch.
+    """
+
+    size: Size
+    first_epoch: int
+    first_step: int
+    loader: TrainLoader
+    abstract_batch: Batch
+
+    @property
+    def last_step(self) -> int:
+        """Of the phase, plus one."""
+        return self.first_step + self.size.epochs * self.loader.steps_per_epoch
+
+    def first_step_of(self, epoch: int) -> int:
+        """The first step of an epoch of this phase, or the last of it plus one."""
+        return (
+            self.first_step + (epoch - self.first_epoch) * self.loader.steps_per_epoch
+        )
+
+    def batches(self, start: int, stop: int) -> Iterator[HostBatch]:
+        """Batches of the steps start <= k < stop."""
+        return self.loader.batches(start - self.first_step, stop - self.first_step)
+
+    def positions_of(self, step: int):
+        """Positions in the whole set of the samples of a step, [batch_size]."""
+        return self.loader.positions_of(step - self.first_step)
+
+
+def sizes_of(run: Run) -> tuple[Size, ...]:
+    """The phases of a config; the last one has `data.image_size`."""
+    (height, width), train = run.data.image_size, run.train
+    if not train.sizes:
+        return (Size((height, width), train.epochs, train.batch_size),)
+    sizes = []
+    for side, epochs in train.sizes:
+        small = (side, side * width // height)
+        growth = height * width // (small[0] * small[1]) if train.grow_batch else 1
+        sizes.append(Size(small, epochs, train.batch_size * growth))
+    return tuple(sizes)
+
+
+def epoch_of(phases: Sequence[Phase], step: int) -> int:
+    """The epoch that a step belongs to."""
+    phase = next((p for p in phases if step < p.last_step), phases[-1])
+    return phase.first_epoch + (step - phase.first_step) // phase.loader.steps_per_epoch
+
+
+def phase_of(phases: Sequence[Phase], epoch: int) -> Phase:
+    """The phase that an epoch belongs to."""
+    return next(p for p in reversed(phases) if p.first_epoch <= epoch)
+
+
+def step_at(phases: Sequence[Phase], epoch: float) -> int:
+    """Steps before a moment, in epochs from 0 to the end of the training or later."""
+    phase = phase_of(phases, int(epoch))
+    elapsed = (epoch - phase.first_epoch) * phase.loader.steps_per_epoch
+    return phase.first_step + round(elapsed)
+
+
+def refuse_misfits(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
+    """Sizes that the network cannot see.
+
+    Args:
+      shapes: `image_size -> shapes of the network's parameters`.
+
+    Raises:
+      InputError: a size that the network's stride does not divide, or a network whose
+        parameters depend on the size.
+    """
+    full = shapes(run.data.image_size)
+    for size in sizes_of(run):
+        try:
+            small = shapes(size.image_size)
+        except InputError as error:
+            raise InputError(
+                f"{error.expected}, in config.train.sizes too",
+                f"{size.image_size}",
+                "heights in --config.train.sizes that it divides",
+            ) from None
+        if small != full:
+            raise InputError(
+                "a network that fits images of every size, for config.train.sizes",
+                f"config.model.name={run.model.network.name}, made for one size",
+                '--config.train.sizes="()"',
+            )
