@@ -6,13 +6,13 @@ batch; where the image ends inside a tile, or is smaller than one, the tile is f
 reflection. A tile row is added up in one strip of the image's width; rows that no later
 tile reaches are handed on, so never more than a strip is held as float32.
 
-Overlapping tiles are blended with Gaussian weights that sum to one at every pixel. The
-outer quarter of an overlap has weight 0: there a tile lacks context. Where the
-receptive field reaches no further than `overlap // 4` pixels from its centre, the
-result is that of the whole image.
+Overlapping tiles are blended with Gaussian weights that sum to one at every pixel. A
+tile has weight 0 in the outer three eighths of its overlap, where it lacks context: if
+the receptive field reaches no further than `3 * overlap // 8` pixels from its centre,
+the result is that of the whole image.
 
 Source: Gaussian weights as in nnU-Net, https://github.com/MIC-DKFZ/nnUNet. Differs: the
-quarter without weight; strips instead of a volume.
+three eighths without weight; strips instead of a volume.
 """
 
 import itertools
@@ -156,7 +156,7 @@ def _weights(tile: int, overlap: int, starts: list[int]) -> np.ndarray:
     offsets = np.arange(tile) - (tile - 1) / 2
     bell = np.exp(-0.5 * (offsets / (SIGMA * tile)) ** 2)
     weights = np.tile(bell, (len(starts), 1))
-    margin = overlap // 4
+    margin = 3 * overlap // 8
     weights[1:, :margin] = 0
     weights[:-1, tile - margin :] = 0
     total = np.zeros(starts[-1] + tile)

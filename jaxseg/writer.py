@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from jaxseg import backend, files
@@ -38,6 +39,12 @@ def read_history(workdir: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, as text."""
     with (workdir / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def column_of(history: Sequence[Mapping[str, object]], name: str) -> np.ndarray:
+    """[E] float64 of rows of numbers or their text; NaN where a row has no value."""
+    cells = [row.get(name) for row in history]
+    return np.array([math.nan if cell in (None, "") else float(cell) for cell in cells])
 
 
 class Writer:

@@ -86,7 +86,7 @@ def test_the_blend_by_hand():
     )
     bell = np.exp(-0.5 * ((np.arange(16) - 7.5) / 2) ** 2)
     first, second = bell[8:].copy(), bell[:8].copy()
-    first[6:], second[:2] = 0, 0  # a quarter of the overlap, at either end
+    first[5:], second[:3] = 0, 0  # three eighths of the overlap, at either end
     between = 8 * second / (first + second)
     expected = np.concatenate([np.zeros(8), between, np.full(8, 8.0)])
     np.testing.assert_allclose(probs[..., 0], np.tile(expected, (16, 1)), rtol=1e-5)
@@ -178,7 +178,7 @@ def test_a_unet_in_tiles_is_the_unet_on_the_whole_image():
     image = photo(120, 202)
     # Convolutions reach 2 pixels, 4 at half size (two of 2), and 2: 10 with the pool.
     probs = predict_tiled(
-        predict, image, tile=(64, 96), overlap=44, batch_size=8, stride=2
+        predict, image, tile=(64, 96), overlap=28, batch_size=8, stride=2
     )
     whole = step(variables, {"image": np.stack([image] * 8)})["mask_probs"][0]
     np.testing.assert_allclose(probs, whole, atol=1e-5)

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxseg.writer import column_of
+
 INK, QUIET, FAINT = "#22262b", "#7a828c", "#dfe3e8"
 # Okabe and Ito, https://jfly.uni-koeln.de/color/: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -107,19 +109,19 @@ def save_losses(
       monitor: name of the metric that ranks checkpoints, without 'val/'.
       mode: whether a larger or a smaller value of it is better.
     """
-    epochs = _column(history, "epoch")
-    metric = _column(history, f"val/{monitor}")
+    epochs = column_of(history, "epoch")
+    metric = column_of(history, f"val/{monitor}")
     with_metric = monitor != "loss"
     heights = [3, 2, 1] if with_metric else [4, 1]
     figure = Figure(figsize=(6.4, 1.1 * sum(heights)), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     for name, color in (("train/loss", QUIET), ("val/loss", ORANGE)):
-        _draw_line(panels[0], epochs, _column(history, name), color, name)
+        _draw_line(panels[0], epochs, column_of(history, name), color, name)
     _finish_panel(panels[0], "loss")
     if with_metric:
         _draw_line(panels[1], epochs, metric, BLUE, f"val/{monitor}")
         _finish_panel(panels[1], monitor.split("/")[0])
-    _draw_line(panels[-1], epochs, _column(history, "learning_rate"), GREEN, None, 1)
+    _draw_line(panels[-1], epochs, column_of(history, "learning_rate"), GREEN, None, 1)
     _finish_panel(panels[-1], "learning rate")
     panels[-1].set_xlabel("epoch", fontsize=11, color=INK)
     panels[-1].set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
@@ -182,12 +184,6 @@ def _number(value: float) -> str:
 def _count(value: float) -> str:
     """A count for a cell: '12,345', or in millions '903.12M'."""
     return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:,.2f}M"
-
-
-def _column(history: Sequence[Mapping[str, object]], name: str) -> np.ndarray:
-    """[E] float64 of one column, NaN where a row has no value."""
-    cells = [row.get(name) for row in history]
-    return np.array([math.nan if cell in (None, "") else float(cell) for cell in cells])
 
 
 def _draw_f1_lines(axes: Axes) -> None:

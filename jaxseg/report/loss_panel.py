@@ -12,7 +12,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxseg.report.overlays import FALSE_ALARM, INK, LABEL_SIZE, PAPER, QUIET, font
+from jaxseg.report.overlays import (
+    FALSE_ALARM,
+    INK,
+    LABEL_SIZE,
+    PAPER,
+    QUIET,
+    font,
+    to_ascii,
+)
+from jaxseg.writer import column_of
 
 BLUE, ORANGE, GREY = (0, 114, 178), FALSE_ALARM, (132, 140, 150)
 FAINT = (223, 227, 232)
@@ -45,24 +54,18 @@ def draw_loss_panel(
     plots = [columns]
     if monitor != "loss":
         plots.append({f"val/{monitor}": BLUE})
-    epochs = _column(history, "epoch")
-    best = _best_epoch(epochs, _column(history, f"val/{monitor}"), epoch, mode)
+    epochs = column_of(history, "epoch")
+    best = _best_epoch(epochs, column_of(history, f"val/{monitor}"), epoch, mode)
     page = Image.new("RGB", size, PAPER)
     height = size[1] // len(plots)
     for index, colors in enumerate(plots):
-        values = {name: _column(history, name) for name in colors}
+        values = {name: column_of(history, name) for name in colors}
         plot = _draw_plot((size[0], height), epochs, values, colors, epoch, best)
         page.paste(plot, (0, index * height))
     if best is not None:
         corner, text = (size[0] - RIGHT, 6), f"best epoch {best:.0f}"
         ImageDraw.Draw(page).text(corner, text, INK, font(LABEL_SIZE - 1), "ra")
     return page
-
-
-def _column(history: Sequence[Mapping[str, object]], name: str) -> np.ndarray:
-    """[E] float64, NaN where a row has no value."""
-    cells = [row.get(name) for row in history]
-    return np.array([math.nan if cell in (None, "") else float(cell) for cell in cells])
 
 
 def _best_epoch(epochs, metric, epoch: int, mode: str) -> float | None:
@@ -89,7 +92,7 @@ def _draw_plot(size, epochs, values: Values, colors, epoch, best) -> Image.Image
         y = place(epochs[0], tick)[1]
         _line(draw, [(LEFT, y), (size[0] - RIGHT, y)], FAINT, 1)
     if best is not None:
-        x = place(best, ticks[0])[0]
+        x = _across(best, epochs, size[0])
         for y in range(TOP, size[1] - BOTTOM, 6):
             _line(draw, [(x, y), (x, min(y + 3, size[1] - BOTTOM))], INK, 1)
     for name, line in values.items():
@@ -122,7 +125,8 @@ def _write_labels(page, place, epochs, ticks) -> None:
     rounds = filter(_is_round, itertools.count(1))
     every = next(n for n in rounds if len(epochs) / n <= MAX_EPOCH_LABELS)
     for x in epochs[epochs % every == 0]:
-        draw.text((place(x, ticks[0])[0], below), f"{x:.0f}", QUIET, letters, "ma")
+        corner = (_across(x, epochs, page.width), below)
+        draw.text(corner, f"{x:.0f}", QUIET, letters, "ma")
 
 
 def _write_values(page, epochs, values: Values, colors, epoch: int) -> None:
@@ -130,7 +134,7 @@ def _write_values(page, epochs, values: Values, colors, epoch: int) -> None:
     draw, letters, x = ImageDraw.Draw(page), font(LABEL_SIZE - 1), LEFT
     for name, line in values.items():
         value = float(line[epochs == epoch][0])
-        text = f"{name} {value:.4f}"
+        text = to_ascii(f"{name} {value:.4f}")
         draw.text((x, 6), text, colors[name], letters)
         x += math.ceil(letters.getlength(text)) + 12
 

@@ -31,6 +31,7 @@ from jaxseg.report.overlays import (
     SCORE_COLORS,
     TEXT_SIZE,
     font,
+    to_ascii,
 )
 from jaxseg.report.preview_page import draw_page, make_sample
 from jaxseg.tasks import Thresholds
@@ -104,7 +105,7 @@ def _choose_positions(experiment: Experiment) -> np.ndarray:
     count = experiment.run.train.preview
     records = [experiment.dataset.records[i] for i in positions]
     if "seg_logits" in experiment.task.needs:
-        wanted = np.array([bool(record.foreground) for record in records])
+        wanted = np.array([bool(record.foreground) for record in records], bool)
         return spread(positions, wanted, count)
     by_class = np.argsort([record.label for record in records], kind="stable")
     return spread(positions[by_class], np.ones(len(positions), bool), count)
@@ -223,7 +224,7 @@ def _save_pair(folder: Path, best: int, last: int, monitor: str) -> None:
     pair = Image.new("RGB", (width, top + height), PAPER)
     draw, x = ImageDraw.Draw(pair), 0
     for heading, page in zip(headings, pages, strict=True):
-        draw.text((x + GAP, GAP), heading, INK, font(TEXT_SIZE))
+        draw.text((x + GAP, GAP), to_ascii(heading), INK, font(TEXT_SIZE))
         pair.paste(page, (x, top))
         x += page.width + GAP
     pair.save(folder / "best_and_last.png")

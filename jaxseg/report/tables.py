@@ -71,7 +71,7 @@ def write_markdown(
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Rows) -> None:
-    """Numbers keep all digits; a `Spread` is refused, its parts have columns."""
+    """Numbers keep all digits; the parts of a `Spread` have columns of their own."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(map(to_cell, header))
