@@ -178,21 +178,23 @@ def compare(entries: Sequence[Entry], metrics: Sequence[str]) -> tuple[Table, Ta
     entries = sorted(entries, key=lambda entry: _rank(entry, metrics))
     judged = dict.fromkeys(r.judged_on for entry in entries for r in entry.finished)
     letters = {key: _letter(index) for index, key in enumerate(judged)}
-    facts = ["parameters", "images/s", "judged on", "state"]
     parts = [part for name in metrics for part in (name, f"{name} std")]
     rows, rows_csv = [], []
     for entry in entries:
         values = [entry.value(name) for name in metrics]
         numbers = [number for value in values for number in _mean_and_std(value)]
-        speed, first = _speed(entry), [entry.name, len(entry.finished)]
-        marks = " ".join(sorted({letters[run.judged_on] for run in entry.finished}))
-        last, parameters = [marks, entry.state], entry.runs[0].parameters
         shown = ["-" if value is None else value for value in values]
+        marks = sorted({letters[run.judged_on] for run in entry.finished})
+        speed, last = _speed(entry), [" ".join(marks), entry.state]
         speed_text = "-" if speed is None else f"{speed:.1f}"
+        first, parameters = [entry.name, len(entry.finished)], entry.runs[0].parameters
         rows.append([*first, *shown, parameters, speed_text, *last])
         rows_csv.append([*first, *numbers, parameters, speed, *last])
-    first = ["run", "seeds"]
-    return ([*first, *metrics, *facts], rows), ([*first, *parts, *facts], rows_csv)
+    return (_header(metrics), rows), (_header(parts), rows_csv)
+
+
+def _header(metrics: Sequence[str]) -> list[str]:
+    return ["run", "seeds", *metrics, "parameters", "images/s", "judged on", "state"]
 
 
 def notes_of(table: Table) -> list[str]:

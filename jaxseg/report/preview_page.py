@@ -111,11 +111,10 @@ def draw_page(
         len(samples[0].lines) * LINE + height + GAP,
     )
     page_width = max(columns * tile[0] + GAP, MIN_PAGE)
-    legends = _legends(classes, has_masks)
-    places = [overlays.place_legend(legend, page_width) for legend in legends]
+    legends = [_draw_legend(of, page_width) for of in _legends(classes, has_masks)]
     top = GAP + (len(title) + has_masks) * LINE
     below = top + rows * tile[1]
-    page_height = below + sum(height for _, height in places) + GAP // 2
+    page_height = below + sum(legend.height for legend in legends) + GAP // 2
     page = Image.new("RGB", (page_width, page_height), PAPER)
     draw = ImageDraw.Draw(page)
     for row, line in enumerate(title):
@@ -126,12 +125,20 @@ def draw_page(
         corner = (GAP + index % columns * tile[0], top + index // columns * tile[1])
         text_width = page_width - GAP if has_masks else tile[0]
         _draw_sample(page, sample, corner, text_width - GAP, cell)
-    for legend, (corners, legend_height) in zip(legends, places, strict=True):
-        for (swatch, text), (x, y) in zip(legend, corners, strict=True):
-            indent = swatch.shape[1] + 5 if swatch.size else 0
-            page.paste(Image.fromarray(swatch), (x, below + y + 2))
-            _write(draw, (x + indent, below + y), text, page_width)
-        below += legend_height
+    for legend in legends:
+        page.paste(legend, (0, below))
+        below += legend.height
+    return page
+
+
+def _draw_legend(legend: Legend, width: int) -> Image.Image:
+    corners, height = overlays.place_legend(legend, width)
+    page = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(page)
+    for (swatch, text), (x, y) in zip(legend, corners, strict=True):
+        indent = swatch.shape[1] + 5 if swatch.size else 0
+        page.paste(Image.fromarray(swatch), (x, y + 2))
+        _write(draw, (x + indent, y), text, width)
     return page
 
 
