@@ -48,7 +48,7 @@ def test_batches_padding_and_devices_leave_no_trace(built, variables):
         assert other.keys() == whole.keys()
         for name in ("histogram", "label"):
             np.testing.assert_array_equal(other[name], whole[name], err_msg=name)
-        for name in ("loss", "image_probs"):
+        for name in ("loss", "image_probs", "soft_sums"):
             np.testing.assert_allclose(other[name], whole[name], rtol=1e-5)
 
 

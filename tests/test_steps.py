@@ -196,6 +196,7 @@ def test_an_evaluation_gives_a_row_per_image(eight_devices):
         "valid": (16,),
         "loss": (16,),
         "histogram": (16, 2, tasks.NUM_BINS),
+        "soft_sums": (16, 1, 3),
         "image_probs": (16, 1),
         "label": (16,),
     }
