@@ -24,10 +24,10 @@ from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS, Experiment, build_experiment
 from jaxseg.loop import Interrupted
 from jaxseg.progress import console
-from jaxseg.report import curves, judge, previews
+from jaxseg.report import contact_sheet, curves, judge, previews
 from jaxseg.tasks import Thresholds
 
-__all__ = ["SCHEMAS", "Interrupted", "evaluate", "run"]
+__all__ = ["SCHEMAS", "Interrupted", "check_data", "evaluate", "run"]
 
 
 def run(
@@ -81,6 +81,32 @@ def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
         console.print(f"- best val/{run_config.train.monitor}: {progress.best_text()}")
         thresholds = judge.choose_thresholds(built, variables)
         return judge.judge(built, variables, thresholds, part, folder / part)
+
+
+def check_data(run_config: Run, *, num_augmented: int | None, path: Path) -> None:
+    """Prints what the data are like; draws augmented training samples if any.
+
+    Raises:
+      InputError: whatever stands in the way of a training, or the picture's path.
+    """
+    if num_augmented and path.suffix.lower() != ".png":
+        raise InputError(
+            "a name for the picture, FILE.png", f"{path}", "--out FILE.png"
+        )
+    built = build_experiment(run_config)
+    _print_notes(built)
+    if not num_augmented:
+        return
+    picture = contact_sheet.draw_augmented(built, num_augmented)
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise InputError(
+            "a place for the picture that can be written",
+            f"{path}: {error.strerror}",
+            "--out FILE.png in another folder",
+        ) from None
+    console.print(f"- {path} is written", markup=False)
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
@@ -168,6 +194,12 @@ def _open(
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.record_split)
     _write_skipped(built, folder)
+    _print_notes(built)
+    return built
+
+
+def _print_notes(built: Experiment) -> None:
+    """What the data are like and how they are split."""
     for note in built.dataset.notes:
         console.print(f"- {note}", markup=False)
     sizes = {part: len(built.record_split.indices(part)) for part in PARTS}
@@ -176,7 +208,6 @@ def _open(
     weights = class_weights.describe(built.loss, built.task.classes)
     for note in (*built.split.notes, *filter(None, [weights])):
         console.print(f"- {note}", markup=False)
-    return built
 
 
 def _write_skipped(built: Experiment, folder: Path) -> None:

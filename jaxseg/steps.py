@@ -17,6 +17,14 @@ from jaxseg.types import Array, Batch, Outputs, PerExample
 Logs = dict[str, Array]
 
 
+def split_key(seed: int, step: Array) -> tuple[Array, Array]:
+    """The keys of a step for augmentation and for dropout."""
+    key_augment, key_dropout = jax.random.split(
+        jax.random.fold_in(jax.random.key(seed), step)
+    )
+    return key_augment, key_dropout
+
+
 def make_train_step(
     model: nn.Module,
     task: Task,
@@ -53,8 +61,7 @@ def make_train_step(
     differentiate = _make_differentiate(gradient, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key_augment, key_dropout = jax.random.split(key)
+        key_augment, key_dropout = split_key(seed, state.step)
         batch = augment(key_augment, batch)
         loss, batch_stats, grads = differentiate(state, batch, key_dropout)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

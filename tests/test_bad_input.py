@@ -62,11 +62,11 @@ def classes(root, **counts):
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The modules command_line, train and evaluate."""
+    """The modules command_line, train, evaluate and check_data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "scripts"))
         loaded = {}
-        for name in ("command_line", "train", "evaluate"):
+        for name in ("command_line", "train", "evaluate", "check_data"):
             spec = importlib.util.spec_from_file_location(
                 name, ROOT / "scripts" / f"{name}.py"
             )
@@ -476,6 +476,29 @@ def test_mixed_images_with_masks(refuse, tmp_path):
     error = refuse("folder_segmentation", f"data.augment={mixup}")
     assert "config.task.name=classification for mixup; it mixes no masks" in error
     assert "--config.data.augment.mixup.p=0" in error
+
+
+def test_a_picture_that_is_no_png_or_has_no_folder(call, tmp_path):
+    pairs(tmp_path / "data")
+    arguments = command("folder_segmentation", tmp_path / "data", "")
+    del arguments[2:4]  # --workdir
+    for name, words in (("sheet.jpg", "FILE.png"), ("no/sheet.png", "another folder")):
+        out = ("--augmented", 2, "--out", tmp_path / name)
+        code, error = call("check_data", *arguments, *out)
+        assert_message(code, error)
+        assert words in error
+        assert not (tmp_path / name).exists()
+
+
+def test_check_data_draws_without_a_run_folder(scripts, monkeypatch, tmp_path):
+    pairs(tmp_path / "data")
+    arguments = command("folder_segmentation", tmp_path / "data", "")
+    del arguments[2:4]
+    monkeypatch.chdir(tmp_path)
+    scripts["check_data"].run([*map(str, arguments), "--augmented", "2"])
+    with Image.open(tmp_path / "augmented.png") as picture:
+        assert picture.width > 6 * 256
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "augmented.png"}
 
 
 def test_masks_asked_of_class_folders(refuse, tmp_path):

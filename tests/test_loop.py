@@ -63,7 +63,7 @@ def tree(folder, **train):
             sampling="balanced",
             cache="host",
             cache_dir=str(folder / "cache"),
-            augment=dict(hflip=dict(p=0.5), rotate=dict(p=0.5, degrees=30.0)),
+            augment=dict(hflip=dict(p=0.5), vflip=dict(p=0.5), transpose=dict(p=0.5)),
         ),
         loss=dict(
             bce=dict(weight=1.0, pos_weight=2.0), dice=dict(weight=1.0, smooth=1.0)

@@ -96,8 +96,8 @@ def draw_overlay(
     if decision is not None and (truth is not None or len(classes) == 2):
         panels["result"], entries = paint_result(photo, truth, decision)
         legend += entries
-    panels = {label: _rescale(pixels) for label, pixels in panels.items()}
-    return _compose(panels, title, legend)
+    panels = [(label, rescale(pixels)) for label, pixels in panels.items()]
+    return compose(panels, title, legend)
 
 
 def draw_decision(
@@ -118,9 +118,9 @@ def draw_decision(
         False: (FALSE_ALARM, "wrong"),
         None: (IGNORED, "label unknown"),
     }[right]
-    photo = Image.fromarray(_rescale(to_rgb(image)))
+    photo = Image.fromarray(rescale(to_rgb(image)))
     framed = np.asarray(ImageOps.expand(photo, FRAME, color))
-    return _compose({"image": framed}, title, [(swatch_of(color), name)])
+    return compose([("image", framed)], title, [(swatch_of(color), name)])
 
 
 def describe(
@@ -254,7 +254,7 @@ def swatch_of(color: Color) -> np.ndarray:
     return np.full((12, 12, 3), color, np.uint8)
 
 
-def _rescale(pixels: np.ndarray) -> np.ndarray:
+def rescale(pixels: np.ndarray) -> np.ndarray:
     """Enlarges a small panel by a whole factor, averages a large one down."""
     longest = max(pixels.shape[:2])
     if longest > PANEL_MAX:
@@ -300,15 +300,26 @@ def place_legend(legend: Legend, width: int) -> tuple[list[tuple[int, int]], int
     return corners, y + LABEL_SIZE + 8 if legend else 0
 
 
-def _compose(
-    panels: dict[str, np.ndarray], title: Sequence[str], legend: Legend
+def compose(
+    panels: Sequence[tuple[str, np.ndarray]],
+    title: Sequence[str],
+    legend: Legend,
+    columns: int | None = None,
 ) -> Image.Image:
-    """Title lines, labelled panels in a grid, legend."""
+    """Title lines, labelled panels of one size in a grid, legend.
+
+    Args:
+      panels: pairs of label and [H, W, 3] uint8.
+      columns: panels in a row; None brings the page near `PAGE_SHAPE`.
+    """
     lines = [to_ascii(line)[:MAX_LINE] for line in title]
     legend = [(swatch, to_ascii(text)) for swatch, text in legend]
-    height, width = panels["image"].shape[:2]
-    columns = _choose_columns(len(panels), width, height)
-    label_width = max(math.ceil(font(LABEL_SIZE).getlength(label)) for label in panels)
+    panels = [(to_ascii(label), pixels) for label, pixels in panels]
+    height, width = panels[0][1].shape[:2]
+    columns = columns or _choose_columns(len(panels), width, height)
+    label_width = max(
+        math.ceil(font(LABEL_SIZE).getlength(label)) for label, _ in panels
+    )
     cell = (max(width, label_width) + GAP, height + LABEL_SIZE + 8 + GAP)
     text_width = max((font(TEXT_SIZE).getlength(line) for line in lines), default=0)
     page_width = max(columns * cell[0] + GAP, math.ceil(text_width) + 2 * GAP)
@@ -321,7 +332,7 @@ def _compose(
     for row, line in enumerate(lines):
         corner = (GAP, GAP // 2 + row * (TEXT_SIZE + 6))
         draw.text(corner, line, INK, font(TEXT_SIZE))
-    for index, (label, pixels) in enumerate(panels.items()):
+    for index, (label, pixels) in enumerate(panels):
         x = GAP + index % columns * cell[0]
         y = top + index // columns * cell[1]
         draw.text((x, y), label, QUIET, font(LABEL_SIZE))
