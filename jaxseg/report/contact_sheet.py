@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from jaxseg import augment, steps
 from jaxseg.data.sampling import epoch_order
+from jaxseg.data.tiles import window_labels
 from jaxseg.experiment import Experiment
 from jaxseg.report import overlays
 from jaxseg.types import IGNORE
@@ -92,7 +93,9 @@ def _read_samples(experiment: Experiment, num_samples: int) -> dict[str, np.ndar
     """`image`, `mask`, `label`, `index` of training samples, the classes in turn."""
     dataset = experiment.dataset
     train = experiment.split.indices("train")
-    seed, labels = experiment.run.seed, dataset.labels[train]
+    seed, labels = experiment.run.seed, np.zeros(len(train), np.int32)
+    if dataset.labels is not None:
+        labels = dataset.labels[train]
     order = epoch_order(labels, mode="shuffle", seed=seed, epoch=0)
     queues = [order[labels[order] == label] for label in np.unique(labels)]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
@@ -100,7 +103,11 @@ def _read_samples(experiment: Experiment, num_samples: int) -> dict[str, np.ndar
     shapes = dataset.source.decoder.shapes()
     batch = {k: np.empty((len(chosen), *s), np.uint8) for k, s in shapes.items()}
     dataset.source.read(chosen, batch)
-    batch["label"], batch["index"] = dataset.labels[chosen], chosen.astype(np.int32)
+    batch["index"] = chosen.astype(np.int32)
+    if dataset.labels is None:
+        batch["label"] = window_labels(batch["mask"])
+    else:
+        batch["label"] = dataset.labels[chosen]
     return batch
 
 
