@@ -133,11 +133,11 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
-    _refuse_small_parts(run, record_split, mesh)
+    phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
+    _refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)
     task = _make_task(run, listing.classes, counts)
     eval_step = steps.make_eval_step(model, task, normalize)
-    phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
     step_at = functools.partial(phase_plan.step_at, phases)
     schedule = optim.make_schedule(run.optim, step_at=step_at, epochs=run.train.epochs)
     optimizer = optim.make_optimizer(run.optim, schedule, step_at=step_at)
@@ -295,10 +295,8 @@ def _make_train_step(
     return parallel.compile_train_step(step, mesh)
 
 
-def _refuse_small_parts(run: Run, record_split: Split, mesh: Mesh) -> None:
+def _refuse_small_parts(run: Run, num_train: int, mesh: Mesh) -> None:
     """The largest batch must fit into the training part."""
-    per_image = run.data.crop.per_image if run.data.crop else 1
-    num_train = len(record_split.indices("train")) * per_image
     refuse_small_parts(num_train, run.train.batch_size, mesh.size)
     largest = max(size.batch_size for size in sizes_of(run))
     if largest > num_train:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxseg.data.check import check
 from jaxseg.data.images import encode_mask, read_mask
+from jaxseg.data.prepare import prepare
 from jaxseg.data.stored import fingerprint
 from jaxseg.datasets import DATASETS
 from jaxseg.datasets.coco import decode_runs
@@ -277,6 +278,16 @@ def checked(listing):
         workers=1,
         progress=lambda items, total, text: items,
     )
+
+
+def test_drawings_are_prepared_like_mask_files(tmp_path):
+    labelme_file(tmp_path / "set" / "a.json", labelled("leaf"))
+    labelme_file(tmp_path / "set" / "bb.json", labelled("rust"))
+    found = scan_labelme(tmp_path / "set")
+    records = prepare(checked(found), tmp_path / "cache")
+    for index, value in enumerate((1, 2)):
+        mask, _ = read_mask(records[index]["mask"])
+        np.testing.assert_array_equal(mask, box_mask(2, 4, 7, 9, value))
 
 
 # COCO.

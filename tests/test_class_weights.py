@@ -88,13 +88,18 @@ def write_leaves(root, count=24, size=32):
     return root
 
 
-def recipe(folder, **changes):
-    """The shipped coffee recipe on small images of `write_leaves`."""
-    path = Path(__file__).parents[1] / "configs" / "coffee_leaf.py"
-    spec = importlib.util.spec_from_file_location("coffee_leaf", path)
+def shipped(name):
+    """The record of a config file."""
+    path = Path(__file__).parents[1] / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    tree = module.get_config().to_dict()
+    return module.get_config().to_dict()
+
+
+def recipe(folder, **changes):
+    """The shipped coffee recipe on small images of `write_leaves`."""
+    tree = shipped("coffee_leaf")
     root = write_leaves(folder / "leaves")
     tree["data"] |= dict(dir=str(root), image_dir="images", mask_dir="masks")
     tree["data"] |= dict(mask_suffix="", classes=CLASSES, image_size=(32, 32))
@@ -145,3 +150,22 @@ def test_weights_come_from_the_training_part_alone(tmp_path):
     built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
     weights = built.loss["cross_entropy"]["class_weights"]
     assert weights == (1.0, (1024 - 32) / 16, (1024 - 32) / 16)
+
+
+def test_without_masks_the_images_of_each_class_are_counted(tmp_path):
+    counts = {"intact": 24, "stained": 12, "cracked": 6}
+    for value, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            for split in ("train", "val"):
+                path = tmp_path / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shade = (40 * value + i, int(split == "val"), i)
+                Image.new("RGB", (8, 8), shade).save(path)
+    tree = shipped("folder_classification")
+    tree["data"] |= dict(dir=str(tmp_path), image_size=(32, 32))
+    tree["data"]["classes"] = tuple(counts)
+    tree["train"] |= dict(batch_size=8, monitor="loss")
+    weights = dict(balanced_up_to=3.0)
+    tree["loss"] = dict(cross_entropy=dict(weight=1.0, class_weights=weights))
+    built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
+    assert built.loss["cross_entropy"]["class_weights"] == (1.0, 2.0, 3.0)

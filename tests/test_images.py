@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import images
+from jaxseg.data.encoding import count_values
 from jaxseg.data.images import MaskEncoding, UnreadableImage
 from jaxseg.errors import InputError
 
@@ -300,16 +301,16 @@ def test_a_coloured_mask_does_not_pass_as_grey():
 
 def test_values_are_counted_exactly():
     raw = np.random.default_rng(1).integers(0, 4, (8, 9), dtype=np.uint8)
-    counted = images.count_values(raw)
+    counted = count_values(raw)
     assert counted.values.tolist() == [0, 1, 2, 3]
     assert counted.counts.tolist() == [(raw == value).sum() for value in range(4)]
-    coloured = images.count_values(np.stack([raw, raw * 0, raw * 0], -1))
+    coloured = count_values(np.stack([raw, raw * 0, raw * 0], -1))
     assert coloured.values.tolist() == [[value, 0, 0] for value in range(4)]
     assert coloured.counts.tolist() == counted.counts.tolist()
 
 
 def test_class_counts_keep_ignored_pixels_apart():
-    counted = images.count_values(np.uint8([[0, 1, 1, 2, 255, 255]]))
+    counted = count_values(np.uint8([[0, 1, 1, 2, 255, 255]]))
     counts = counted.class_counts(MaskEncoding("ids"), 3)
     assert counts.tolist() == [1, 2, 1, 2]
 
@@ -317,7 +318,7 @@ def test_class_counts_keep_ignored_pixels_apart():
 def test_more_than_64_colours_are_not_counted_to_the_end():
     raw = np.stack([np.arange(65), np.zeros(65), np.zeros(65)], -1)[None]
     raw = np.concatenate([raw, raw[:, 3:4]], axis=1).astype(np.uint8)
-    counted = images.count_values(raw)
+    counted = count_values(raw)
     assert not counted.complete
     assert len(counted.values) == 64
     assert counted.counts.max() == 2

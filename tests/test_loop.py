@@ -420,6 +420,8 @@ def test_three_pixel_classes_go_the_whole_way(tmp_path, capsys):
         image_dir="images",
         mask_dir="masks",
         mask_suffix="",
+        foreground="bright",
+        classes_file="",
         classes=("wall", "crack", "rust"),
         group_pattern="",
     )

@@ -41,7 +41,9 @@ def check_pairs(root):
         image_dir="images",
         mask_dir="masks",
         mask_suffix="",
+        foreground="bright",
         classes=("background", "crack"),
+        classes_file="",
         group_pattern="",
     )
     return check(

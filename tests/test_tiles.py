@@ -144,6 +144,14 @@ def test_random_windows_are_a_function_of_seed_and_step(source):
     assert first != second
 
 
+def test_a_step_names_the_windows_of_the_grid_that_its_own_begin_in(source):
+    own = loader(source)
+    for step, batch in enumerate(own.batches(0, 6)):
+        places = source.grid[own.positions_of(step)]
+        for (tile, y, x), place in zip(batch["image"][:, 0, 0], places, strict=True):
+            assert place.tolist() == [tile, y // 16 * 16, x // 12 * 12]
+
+
 def test_decoded_and_streamed_windows_are_the_same(tmp_path):
     batches = [
         list(loader(open_tiles(tmp_path, mode)).batches(0, 6))

@@ -13,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from jaxseg.data import images
-from jaxseg.data.encoding import decide_encoding, note_classes
+from jaxseg.data.encoding import (
+    ValueCounts,
+    count_values,
+    decide_encoding,
+    note_classes,
+)
 from jaxseg.data.images import (
     ImageFacts,
     MaskEncoding,
     UnreadableImage,
-    ValueCounts,
 )
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
@@ -176,7 +180,7 @@ def _open_record(listing: Listing, record: Record) -> _Opened:
         opened,
         mask_sha256=hashlib.sha256(mask).hexdigest(),
         mask_facts=mask_facts,
-        tally=images.count_values(raw),
+        tally=count_values(raw),
     )
 
 

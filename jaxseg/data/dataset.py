@@ -138,7 +138,7 @@ def _source_notes(listing: Listing) -> tuple[str, ...]:
 
 
 def refuse_small_parts(num_train: int, batch_size: int, num_devices: int) -> None:
-    """A training part must fill one batch."""
+    """An epoch of `num_train` samples must fill one batch."""
     if num_train < batch_size:
         fitting = num_train // num_devices * num_devices
         raise InputError(

@@ -12,11 +12,52 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxseg.data import images
-from jaxseg.data.images import MaskEncoding, ValueCounts
+from jaxseg.data.images import MaskEncoding
 from jaxseg.errors import InputError, shorten
 from jaxseg.types import IGNORE
 
+MAX_COLOURS = 64  # a mask with more of them is a photo or was compressed as JPEG
 _MAX_NAMED = 64  # more class names than this make no line that anybody copies
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueCounts:
+    """The distinct values of one mask.
+
+    Attributes:
+      values: [n] or, of a coloured mask, [n, 3] uint8.
+      counts: [n] int64, pixels of each.
+      complete: False where only the `MAX_COLOURS` commonest colours are kept.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    complete: bool
+
+    @property
+    def colours(self) -> np.ndarray:
+        """[n] int32, as `pack_colours` gives them."""
+        return images.pack_colours(self.values[None])[0]
+
+    def class_counts(self, encoding: MaskEncoding, num_classes: int) -> np.ndarray:
+        """[num_classes + 1] pixels of each class; the last counts ignored ones."""
+        ids = images.encode_mask(self.values[None], encoding)[0]
+        ids = np.minimum(ids, num_classes)
+        counts = np.bincount(ids, self.counts, num_classes + 1)
+        return counts.astype(np.int64)
+
+
+def count_values(raw: np.ndarray) -> ValueCounts:
+    """How often each value of a mask from `decode_mask` occurs."""
+    if raw.ndim == 2:
+        counts = np.bincount(raw.ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        return ValueCounts(values.astype(np.uint8), counts[values], complete=True)
+    packed, counts = np.unique(images.pack_colours(raw), return_counts=True)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:MAX_COLOURS])
+    values = np.stack([packed[kept] >> shift & 255 for shift in (16, 8, 0)], axis=-1)
+    complete = len(packed) <= MAX_COLOURS
+    return ValueCounts(values.astype(np.uint8), counts[kept], complete)
 
 
 def decide_encoding(

@@ -21,7 +21,6 @@ from jaxseg.types import IGNORE
 
 # The formats tried, commonest first. Pillow's full list would start Ghostscript on EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
-MAX_COLOURS = 64  # a mask with more of them is a photo or was compressed as JPEG
 _ORIENTATION = 0x0112
 # https://exiftool.org/TagNames/EXIF.html, Orientation: how to turn the stored rows.
 _TURNS = {
@@ -79,33 +78,6 @@ class MaskEncoding:
     palette: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     dark: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class ValueCounts:
-    """The distinct values of one mask.
-
-    Attributes:
-      values: [n] or, of a coloured mask, [n, 3] uint8.
-      counts: [n] int64, pixels of each.
-      complete: False where only the `MAX_COLOURS` commonest colours are kept.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
-    complete: bool
-
-    @property
-    def colours(self) -> np.ndarray:
-        """[n] int32, as `pack_colours` gives them."""
-        return pack_colours(self.values[None])[0]
-
-    def class_counts(self, encoding: MaskEncoding, num_classes: int) -> np.ndarray:
-        """[num_classes + 1] pixels of each class; the last counts ignored ones."""
-        ids = encode_mask(self.values[None], encoding)[0]
-        ids = np.minimum(ids, num_classes)
-        counts = np.bincount(ids, self.counts, num_classes + 1)
-        return counts.astype(np.int64)
 
 
 def describe_image(data: bytes) -> ImageFacts:
@@ -247,19 +219,6 @@ def pack_colours(raw: np.ndarray) -> np.ndarray:
         return raw.astype(np.int32) * 0x010101
     red, green, blue = np.moveaxis(raw.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
-
-
-def count_values(raw: np.ndarray) -> ValueCounts:
-    """How often each value of a mask from `decode_mask` occurs."""
-    if raw.ndim == 2:
-        counts = np.bincount(raw.ravel(), minlength=256)
-        values = np.flatnonzero(counts)
-        return ValueCounts(values.astype(np.uint8), counts[values], complete=True)
-    packed, counts = np.unique(pack_colours(raw), return_counts=True)
-    kept = np.sort(np.argsort(-counts, kind="stable")[:MAX_COLOURS])
-    values = np.stack([packed[kept] >> shift & 255 for shift in (16, 8, 0)], axis=-1)
-    complete = len(packed) <= MAX_COLOURS
-    return ValueCounts(values.astype(np.uint8), counts[kept], complete)
 
 
 def colour_name(packed: int) -> str:

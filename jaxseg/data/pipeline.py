@@ -51,6 +51,7 @@ class TrainLoader:
     Step 0 is the first of `first_epoch`.
 
     Attributes:
+      num_samples: n of an epoch.
       steps_per_epoch: floor(n / batch_size); what is left over has its turn in other
         epochs, since the order changes.
     """
@@ -71,6 +72,7 @@ class TrainLoader:
         self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
         self._workers, self._first_epoch = workers, first_epoch
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self.num_samples = len(positions)
         self.steps_per_epoch = len(positions) // batch_size
         self.buffers = Buffers(source.decoder, batch_size)
 
@@ -127,14 +129,21 @@ class CropLoader(TrainLoader):
             lambda epoch: draw_numbers(len(places), seed=seed, epoch=epoch)
         )
 
-    def _load(self, step: int) -> HostBatch:
-        batch = self.buffers.take()
-        epoch, places = self._places(int(step))
+    def positions_of(self, step: int) -> np.ndarray:
+        """Of the windows of the grid that those of a step begin in, [batch_size]."""
+        return self._source.nearest(self._windows(step))
+
+    def _windows(self, step: int) -> list[tuple[int, int, int]]:
+        epoch, places = self._places(step)
         tiles, numbers = self._positions[places], self._numbers(epoch)[places]
-        self._source.read_random(tiles, numbers, self._share, batch)
+        return self._source.place(tiles, numbers, self._share)
+
+    def _load(self, step: int) -> HostBatch:
+        batch, step = self.buffers.take(), int(step)
+        self._source.read_at(self._windows(step), batch)
         batch["label"][:] = window_labels(batch["mask"])
         batch["valid"][:] = True
-        batch["index"][:] = places
+        batch["index"][:] = self._places(step)[1]
         return batch
 
 

@@ -2,8 +2,9 @@
 
 A tile is one image of the set with its mask; tiles may differ in size. For training,
 windows are drawn at random anew in every epoch, a share of them around a foreground
-pixel. For evaluation a grid covers every tile: each pixel is counted in one window.
-The pixels of all tiles lie one behind the other in flat memory-mapped files.
+pixel. For evaluation a grid covers every tile: each pixel is counted in one window. A
+window is the "image" of results.csv, of averages per image and of the mean loss. The
+pixels of all tiles lie one behind the other in flat memory-mapped files.
 """
 
 import dataclasses
@@ -159,17 +160,28 @@ class TileSource:
             out["mask"][i, : top - inside[0]] = IGNORE
             out["mask"][i, :, : left - inside[1]] = IGNORE
 
-    def read_random(
-        self, tiles: np.ndarray, numbers: np.ndarray, share: float, out
-    ) -> None:
-        """Fills `out[name][i]` with a window of `tiles[i]`; see `place_window`."""
-        for i, (tile, three) in enumerate(
-            zip(tiles.tolist(), numbers.tolist(), strict=True)
-        ):
-            corner = place_window(
-                self._tile(tile), self.decoder.image_size, three, share
-            )
-            self._cut(tile, *corner, out, i)
+    def place(
+        self, tiles: np.ndarray, numbers: np.ndarray, share: float
+    ) -> list[tuple[int, int, int]]:
+        """Tile, top and left of a random window of each tile; see `place_window`."""
+        size = self.decoder.image_size
+        return [
+            (tile, *place_window(self._tile(tile), size, three, share))
+            for tile, three in zip(tiles.tolist(), numbers.tolist(), strict=True)
+        ]
+
+    def read_at(self, windows, out: dict[str, np.ndarray]) -> None:
+        """Fills `out[name][i]` with the window at tile, top, left `windows[i]`."""
+        for i, window in enumerate(windows):
+            self._cut(*window, out, i)
+
+    def nearest(self, windows) -> np.ndarray:
+        """Positions of the windows of the grid that hold the upper left corners."""
+        tiles, tops, lefts = np.asarray(windows).T
+        height, width = self.decoder.image_size
+        columns = -(-np.asarray(self.decoder.sizes)[tiles, 1] // width)
+        first = np.searchsorted(self.grid[:, 0], tiles)
+        return first + tops // height * columns + lefts // width
 
     def _cut(self, tile: int, top: int, left: int, out, i: int) -> None:
         height, width = self.decoder.image_size
