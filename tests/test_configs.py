@@ -23,11 +23,22 @@ LAYOUTS = {
     "folder_classification": "folder_classification",
     "coffee_leaf": "coffee_leaf",
     "road": "road",
+    "speedlines": "speedlines",
+    "speedlines_b0": "speedlines",
+    "speedlines_b1": "speedlines",
+    "speedlines_encoder": "speedlines",
     "labelme": "labelme",
     "coco": "coco",
     "pascal_voc": "pascal_voc",
 }
-PARAMETERS = {"coffee_leaf": 7_699_011, "road": 1_941_105}
+# Published numbers; those of speedlines_b0 and _b1 without moving statistics.
+PARAMETERS = {
+    "coffee_leaf": 7_699_011,
+    "road": 1_941_105,
+    "speedlines": 24_436_369,
+    "speedlines_b0": 10_071_501,
+    "speedlines_b1": 12_577_137,
+}
 
 
 def write(path, pixels):
@@ -95,7 +106,19 @@ def write_voc(root):
         (lists / f"{name}.txt").write_text("\n".join(map(str, numbers)))
 
 
+def write_speedlines(root):
+    """24 walls with a dark line, which is black on white in the label."""
+    for i in range(24):
+        image = np.full((80, 90, 3), 150 + i, np.uint8)
+        label = np.full((80, 90), 255, np.uint8)
+        label[3 * i : 3 * i + 3] = 0
+        image[label == 0] = 40
+        write(root / "image" / f"{i}.png", image)
+        write(root / "label" / f"{i}.png", label)
+
+
 WRITERS = {
+    "speedlines": write_speedlines,
     "coffee_leaf": write_coffee_leaves,
     "road": write_roads,
     "labelme": write_labelme,
