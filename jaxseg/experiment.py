@@ -14,24 +14,31 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxseg import augment, class_weights, optim, parallel, steps, train_state
-from jaxseg import phases as phase_plan
+from jaxseg import (
+    augment,
+    class_weights,
+    misfits,
+    optim,
+    parallel,
+    parsing,
+    steps,
+    train_state,
+)
 from jaxseg.backend import resolve_precision
-from jaxseg.config import Run, Schemas
-from jaxseg.data.dataset import Dataset, load_dataset, num_workers, refuse_small_parts
+from jaxseg.config import Run
+from jaxseg.data.dataset import Dataset, load_dataset, num_workers
 from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.datasets import DATASETS
-from jaxseg.errors import InputError
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
-from jaxseg.phases import Phase, Size, sizes_of
+from jaxseg.phases import Phase, Size, sizes_of, step_at
 from jaxseg.pretrained import load_start
 from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
 from jaxseg.types import Batch, Outputs
 
-SCHEMAS = Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
+SCHEMAS = parsing.Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,26 +128,28 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     eval_step = steps.make_eval_step(model, task, normalize)
     # Class weights may need the split; no check of this kind depends on their values.
-    _refuse_misfits(run)
-    phase_plan.refuse_misfits(
-        run, lambda size: _variables_and_outputs(run, model, size)[0]
-    )
+    misfits.refuse_values(run)
+    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
     variables, outputs = _variables_and_outputs(run, model)
-    _refuse_wrong_task(run, task, outputs, has_masks)
-    _refuse_unknown_parts(run, variables["params"])
-    _refuse_unknown_monitor(run, _metric_names(run, task, model, eval_step, batch))
+    misfits.refuse_wrong_task(run, task, outputs, has_masks)
+    misfits.refuse_unknown_parts(run, variables["params"])
+    misfits.refuse_unknown_monitor(
+        run, _metric_names(run, task, model, eval_step, batch)
+    )
     dataset = load_dataset(listing, run.data)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
     phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
-    _refuse_small_parts(run, phases[0].loader.num_samples, mesh)
+    misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)
     task = _make_task(run, listing.classes, counts)
     eval_step = steps.make_eval_step(model, task, normalize)
-    step_at = functools.partial(phase_plan.step_at, phases)
-    schedule = optim.make_schedule(run.optim, step_at=step_at, epochs=run.train.epochs)
-    optimizer = optim.make_optimizer(run.optim, schedule, step_at=step_at)
+    steps_before = functools.partial(step_at, phases)
+    schedule = optim.make_schedule(
+        run.optim, step_at=steps_before, epochs=run.train.epochs
+    )
+    optimizer = optim.make_optimizer(run.optim, schedule, step_at=steps_before)
     predict_step = steps.make_predict_step(model, task, normalize)
     return Experiment(
         run=run,
@@ -160,11 +169,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
             for phase in phases
         },
         init=_make_init(run, model, optimizer, mesh),
-        load_start=functools.cache(
-            lambda: load_start(
-                run.model, run.data, _variables_and_outputs(run, model)[0]
-            )
-        ),
+        load_start=functools.cache(lambda: load_start(run.model, run.data, variables)),
         eval_step=parallel.compile_batch_step(eval_step, mesh),
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
@@ -293,77 +298,3 @@ def _make_train_step(
         parts=run.optim.parts or {},
     )
     return parallel.compile_train_step(step, mesh)
-
-
-def _refuse_small_parts(run: Run, num_train: int, mesh: Mesh) -> None:
-    """The largest batch must fit into the training part."""
-    refuse_small_parts(num_train, run.train.batch_size, mesh.size)
-    largest = max(size.batch_size for size in sizes_of(run))
-    if largest > num_train:
-        raise InputError(
-            "at least one full batch of training images of every size",
-            f"{num_train} training images and batches that grow to {largest}",
-            "--config.train.grow_batch=false",
-        )
-
-
-def _refuse_misfits(run: Run) -> None:
-    """Values of different groups that do not go together."""
-    augment.refuse_misfits(
-        run.data.augment,
-        image_size=run.data.image_size,
-        channels=run.data.channels,
-        task=run.task.name,
-    )
-    micro_batch = run.train.batch_size // run.train.accumulate
-    group = run.model.network.kwargs["bn_group"] or micro_batch
-    if micro_batch % group:
-        raise InputError(
-            "batch-norm groups that fill the (micro-)batch evenly",
-            f"config.model.bn_group={group} and {micro_batch} images at a time",
-            f"--config.model.bn_group={math.gcd(group, micro_batch)}",
-        )
-
-
-def _refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -> None:
-    """The task must find its annotations in the data and its logits in the network."""
-    name = f"config.task.name={run.task.name}"
-    if "seg_logits" in task.needs and not has_masks:
-        raise InputError(
-            f"masks for {name}",
-            f"{run.data.source.name} has image classes only",
-            "--config.task.name=classification with a classifier, as configs/sdnet.py",
-        )
-    if "seg_logits" not in task.needs and has_masks and len(task.classes) > 2:
-        raise InputError(
-            f"image classes for {name}",
-            f"{run.data.source.name} with masks of {len(task.classes)} pixel classes",
-            "--config.task.name=segmentation with a unet, as folder_segmentation.py",
-        )
-    missing = [needed for needed in task.needs if needed not in outputs]
-    if missing:
-        raise InputError(
-            f"a network that gives {' and '.join(task.needs)}, for {name}",
-            f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
-            "a unet for masks (with image_head=True for task joint), "
-            "a classifier or simple_cnn for image classes",
-        )
-
-
-def _refuse_unknown_parts(run: Run, params: Any) -> None:
-    unknown = optim.unknown_parts(params, run.optim.parts or {})
-    if unknown:
-        raise InputError(
-            "config.optim.parts to name parts of the network",
-            f"{', '.join(unknown)}; it has {', '.join(params)}",
-            "--config.optim.parts=\"{'encoder': {'rate': 0.1, 'from_epoch': 0}}\"",
-        )
-
-
-def _refuse_unknown_monitor(run: Run, names: list[str]) -> None:
-    if run.train.monitor not in names:
-        raise InputError(
-            "config.train.monitor to name a metric of the validation set",
-            repr(run.train.monitor),
-            f"--config.train.monitor= one of {', '.join(names)}",
-        )

@@ -8,12 +8,10 @@ Source: progressive resizing, https://www.fast.ai/posts/2018-08-10-fastai-diu-im
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from jaxseg.config import Run
 from jaxseg.data.pipeline import HostBatch, TrainLoader
-from jaxseg.errors import InputError
 from jaxseg.types import Batch
 
 
@@ -92,31 +90,3 @@ def step_at(phases: Sequence[Phase], epoch: float) -> int:
     phase = phase_of(phases, int(epoch))
     elapsed = (epoch - phase.first_epoch) * phase.loader.steps_per_epoch
     return phase.first_step + round(elapsed)
-
-
-def refuse_misfits(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
-    """Sizes that the network cannot see.
-
-    Args:
-      shapes: `image_size -> shapes of the network's parameters`.
-
-    Raises:
-      InputError: a size that the network's stride does not divide, or a network whose
-        parameters depend on the size.
-    """
-    full = shapes(run.data.image_size)
-    for size in sizes_of(run):
-        try:
-            small = shapes(size.image_size)
-        except InputError as error:
-            raise InputError(
-                f"{error.expected}, in config.train.sizes too",
-                f"{size.image_size}",
-                "heights in --config.train.sizes that it divides",
-            ) from None
-        if small != full:
-            raise InputError(
-                "a network that fits images of every size, for config.train.sizes",
-                f"config.model.name={run.model.network.name}, made for one size",
-                '--config.train.sizes="()"',
-            )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg import backend, config
+from jaxseg import backend, config, parsing
 from jaxseg.errors import InputError
 
 WRONG_INPUT, STOPPED = 2, 75
@@ -84,7 +84,7 @@ def load_run(workdir: Path, overrides: Sequence[str], schemas) -> config.Run:
 
 def _parse(tree: dict[str, Any], overrides: Sequence[str], schemas) -> config.Run:
     wrong = [problem for text in overrides if (problem := _apply(tree, text))]
-    return config.parse(tree, schemas, wrong)
+    return parsing.parse(tree, schemas, wrong)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -112,4 +112,4 @@ def _apply(tree: dict[str, Any], text: str) -> str | None:
     key, separator, value = text.partition("=")
     if not separator:
         return f"config.{key}: expected --config.{key}=value"
-    return config.override(tree, key, value)
+    return parsing.override(tree, key, value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import config, experiment, run
+from jaxseg import experiment, parsing, run
 from jaxseg.class_weights import balance, describe, resolve
 from jaxseg.errors import InputError
 
@@ -112,7 +112,7 @@ def recipe(folder, **changes):
 
 def train(folder, capsys, **changes):
     """Metrics of a run of the recipe, and what it printed."""
-    parsed = config.parse(recipe(folder, **changes), experiment.SCHEMAS)
+    parsed = parsing.parse(recipe(folder, **changes), experiment.SCHEMAS)
     return run.run(parsed, folder / "run"), capsys.readouterr().out
 
 
@@ -147,7 +147,7 @@ def test_weights_come_from_the_training_part_alone(tmp_path):
     """A spot is 16 of 1024 pixels in train, 8 in val."""
     tree = recipe(tmp_path)
     tree["loss"]["cross_entropy"]["class_weights"] = dict(balanced_up_to=1000.0)
-    built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
+    built = experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
     weights = built.loss["cross_entropy"]["class_weights"]
     assert weights == (1.0, (1024 - 32) / 16, (1024 - 32) / 16)
 
@@ -167,5 +167,5 @@ def test_without_masks_the_images_of_each_class_are_counted(tmp_path):
     tree["train"] |= dict(batch_size=8, monitor="loss")
     weights = dict(balanced_up_to=3.0)
     tree["loss"] = dict(cross_entropy=dict(weight=1.0, class_weights=weights))
-    built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
+    built = experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
     assert built.loss["cross_entropy"]["class_weights"] == (1.0, 2.0, 3.0)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from jaxseg import config
+from jaxseg import config, parsing
 from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS
 from jaxseg.schema import freeze, keys_of, matches, nearest
@@ -46,7 +46,7 @@ def tree(load):
 
 def refusal_of(tree):
     with pytest.raises(InputError) as refusal:
-        config.parse(tree, SCHEMAS)
+        parsing.parse(tree, SCHEMAS)
     return refusal.value.found
 
 
@@ -57,7 +57,7 @@ def refusal_of(tree):
 def test_every_config_parses_and_survives_json(load, path):
     run = load(path)
     text = json.dumps(config.to_dict(run))
-    assert config.parse(json.loads(text), SCHEMAS) == run
+    assert parsing.parse(json.loads(text), SCHEMAS) == run
 
 
 def written_keys(path):
@@ -217,18 +217,18 @@ def test_a_value_that_cannot_be_is_named(problems, override, phrase):
 )
 def test_an_override_of_an_unknown_key_names_the_nearest(tree, key, hint):
     before = json.dumps(tree)
-    problem = config.override(tree, key, 1)
+    problem = parsing.override(tree, key, 1)
     assert problem == f"config.{key}: there is no such key; did you mean {hint}?"
     assert json.dumps(tree) == before
 
 
 def test_an_override_sets_and_makes_whole_numbers_floats(tree):
-    assert config.override(tree, "optim.learning_rate", 1) is None
+    assert parsing.override(tree, "optim.learning_rate", 1) is None
     assert type(tree["optim"]["learning_rate"]) is float
-    assert config.override(tree, "train.epochs", 3) is None
+    assert parsing.override(tree, "train.epochs", 3) is None
     assert type(tree["train"]["epochs"]) is int
-    assert config.override(tree, "data.augment.hflip.p", 0) is None
-    run = config.parse(tree, SCHEMAS)
+    assert parsing.override(tree, "data.augment.hflip.p", 0) is None
+    run = parsing.parse(tree, SCHEMAS)
     assert (run.optim.learning_rate, run.train.epochs) == (1.0, 3)
     assert run.data.augment["hflip"] == {"p": 0.0}
 
@@ -331,6 +331,6 @@ def test_the_nearest_name_or_nothing():
     ],
 )
 def test_text_stays_text_where_a_key_holds_text(tree, key, text, value):
-    assert config.override(tree, key, text) is None
+    assert parsing.override(tree, key, text) is None
     group, name = key.split(".")
     assert tree[group][name] == value

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import config, experiment
+from jaxseg import experiment, parsing
 from jaxseg.train_state import inference_variables
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +160,7 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     else:
         tree["data"] |= dict(dir=str(tmp_path), num_photos=24)
     tree["train"]["precision"] = "float32"
-    run = config.parse(tree, experiment.SCHEMAS)
+    run = parsing.parse(tree, experiment.SCHEMAS)
     built = experiment.build_experiment(run)
     state = jax.eval_shape(built.init)
     leaves = jax.tree.leaves(state.params)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxseg import backend, config, experiment, loop, run, writer
+from jaxseg import backend, experiment, loop, parsing, run, writer
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
 from jaxseg.errors import InputError
@@ -98,7 +98,7 @@ def tree(folder, **train):
 
 
 def parse(record):
-    return config.parse(record, experiment.SCHEMAS)
+    return parsing.parse(record, experiment.SCHEMAS)
 
 
 def launch(folder, workdir, *, epochs=4):

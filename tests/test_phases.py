@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import augment, config, experiment, loop, phases
+from jaxseg import augment, experiment, loop, parsing, phases
 from jaxseg.errors import InputError
 
 
@@ -79,7 +79,7 @@ def run_of(folder, *, model=None, **train):
             **train,
         ),
     )
-    return config.parse(tree, experiment.SCHEMAS)
+    return parsing.parse(tree, experiment.SCHEMAS)
 
 
 SIZES = ((8, 1), (16, 2), (32, 1))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import config, experiment, run
+from jaxseg import config, experiment, parsing, run
 from jaxseg.config import Crop
 from jaxseg.data.cache import open_source
 from jaxseg.data.images import MaskEncoding
@@ -252,7 +252,7 @@ def run_config(root, **data):
     tree["model"] |= dict(widths=(2, 3), dropout=(0.1, 0.1))
     tree["data"] |= dict(dir=str(root), image_size=(32, 32), workers=1) | data
     tree["train"] |= dict(batch_size=8, epochs=1, precision="float32")
-    return config.parse(tree, experiment.SCHEMAS)
+    return parsing.parse(tree, experiment.SCHEMAS)
 
 
 def scan_roads(root, max_blank=0.05):
@@ -364,7 +364,7 @@ def test_a_classifier_of_windows_learns_what_each_window_shows(tmp_path):
     tree["model"] = dict(name="simple_cnn", bn_group=None, dropout=0.0)
     tree["loss"] = dict(bce=dict(weight=1.0, pos_weight=1.0))
     tree["train"] |= dict(monitor="auc")
-    built = experiment.build_experiment(config.parse(tree, experiment.SCHEMAS))
+    built = experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
     labels = []
     for batch in (*built.phases[0].batches(0, 2), *built.eval_loader("val")):
         shown = (batch["mask"] == 1).any(axis=(1, 2))

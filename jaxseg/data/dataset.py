@@ -137,17 +137,6 @@ def _source_notes(listing: Listing) -> tuple[str, ...]:
     return (f"cite {listing.citation} (licence: {listing.licence or 'unknown'})",)
 
 
-def refuse_small_parts(num_train: int, batch_size: int, num_devices: int) -> None:
-    """An epoch of `num_train` samples must fill one batch."""
-    if num_train < batch_size:
-        fitting = num_train // num_devices * num_devices
-        raise InputError(
-            "at least one full batch of training images",
-            f"{num_train} training image(s) and batches of {batch_size}",
-            f"--config.train.batch_size={fitting}" if fitting else "add images",
-        )
-
-
 def num_workers(data: Data) -> int:
     """`data.workers`, or one thread per core this process may use."""
     return data.workers or len(os.sched_getaffinity(0))

@@ -1,0 +1,125 @@
+"""What a config alone cannot tell: values, data and network that do not go together.
+
+Everything is refused with an InputError before anything is written.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from jaxseg import augment, optim
+from jaxseg.config import Run
+from jaxseg.errors import InputError
+from jaxseg.phases import sizes_of
+from jaxseg.tasks import Task
+from jaxseg.types import Outputs
+
+
+def refuse_values(run: Run) -> None:
+    """Values of different groups that do not go together."""
+    augment.refuse_misfits(
+        run.data.augment,
+        image_size=run.data.image_size,
+        channels=run.data.channels,
+        task=run.task.name,
+    )
+    micro_batch = run.train.batch_size // run.train.accumulate
+    group = run.model.network.kwargs["bn_group"] or micro_batch
+    if micro_batch % group:
+        raise InputError(
+            "batch-norm groups that fill the (micro-)batch evenly",
+            f"config.model.bn_group={group} and {micro_batch} images at a time",
+            f"--config.model.bn_group={math.gcd(group, micro_batch)}",
+        )
+
+
+def refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -> None:
+    """The task must find its annotations in the data and its logits in the network."""
+    name = f"config.task.name={run.task.name}"
+    if "seg_logits" in task.needs and not has_masks:
+        raise InputError(
+            f"masks for {name}",
+            f"{run.data.source.name} has image classes only",
+            "--config.task.name=classification with a classifier, as configs/sdnet.py",
+        )
+    if "seg_logits" not in task.needs and has_masks and len(task.classes) > 2:
+        raise InputError(
+            f"image classes for {name}",
+            f"{run.data.source.name} with masks of {len(task.classes)} pixel classes",
+            "--config.task.name=segmentation with a unet, as folder_segmentation.py",
+        )
+    missing = [needed for needed in task.needs if needed not in outputs]
+    if missing:
+        raise InputError(
+            f"a network that gives {' and '.join(task.needs)}, for {name}",
+            f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
+            "a unet or encoder_unet for masks (with image_head=True for task joint), "
+            "a classifier or simple_cnn for image classes",
+        )
+
+
+def refuse_unknown_parts(run: Run, params: Any) -> None:
+    unknown = optim.unknown_parts(params, run.optim.parts or {})
+    if unknown:
+        raise InputError(
+            "config.optim.parts to name parts of the network",
+            f"{', '.join(unknown)}; it has {', '.join(params)}",
+            "--config.optim.parts=\"{'encoder': {'rate': 0.1, 'from_epoch': 0}}\"",
+        )
+
+
+def refuse_unknown_monitor(run: Run, names: list[str]) -> None:
+    if run.train.monitor not in names:
+        raise InputError(
+            "config.train.monitor to name a metric of the validation set",
+            repr(run.train.monitor),
+            f"--config.train.monitor= one of {', '.join(names)}",
+        )
+
+
+def refuse_small_parts(run: Run, num_train: int, mesh: Mesh) -> None:
+    """The training part must fill one batch, of every size."""
+    if num_train < run.train.batch_size:
+        fitting = num_train // mesh.size * mesh.size
+        raise InputError(
+            "at least one full batch of training images",
+            f"{num_train} training image(s) and batches of {run.train.batch_size}",
+            f"--config.train.batch_size={fitting}" if fitting else "add images",
+        )
+    largest = max(size.batch_size for size in sizes_of(run))
+    if largest > num_train:
+        raise InputError(
+            "at least one full batch of training images of every size",
+            f"{num_train} training images and batches that grow to {largest}",
+            "--config.train.grow_batch=false",
+        )
+
+
+def refuse_sizes(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
+    """Sizes that the network cannot see.
+
+    Args:
+      shapes: `image_size -> shapes of the network's parameters`.
+
+    Raises:
+      InputError: a size that the network's stride does not divide, or a network whose
+        parameters depend on the size.
+    """
+    full = shapes(run.data.image_size)
+    for size in sizes_of(run):
+        try:
+            small = shapes(size.image_size)
+        except InputError as error:
+            raise InputError(
+                f"{error.expected}, in config.train.sizes too",
+                f"{size.image_size}",
+                "heights in --config.train.sizes that it divides",
+            ) from None
+        if small != full:
+            raise InputError(
+                "a network that fits images of every size, for config.train.sizes",
+                f"config.model.name={run.model.network.name}, made for one size",
+                '--config.train.sizes="()"',
+            )
