@@ -97,10 +97,10 @@ def shipped(name):
     return module.get_config().to_dict()
 
 
-def recipe(folder, **changes):
+def recipe(folder, count=24, **changes):
     """The shipped coffee recipe on small images of `write_leaves`."""
     tree = shipped("coffee_leaf")
-    root = write_leaves(folder / "leaves")
+    root = write_leaves(folder / "leaves", count)
     tree["data"] |= dict(dir=str(root), image_dir="images", mask_dir="masks")
     tree["data"] |= dict(mask_suffix="", classes=CLASSES, image_size=(32, 32))
     tree["model"] |= dict(widths=(8, 16), dropout=(0.0, 0.0))
@@ -132,7 +132,7 @@ def test_impatience_without_weights_ends_at_background_alone_and_is_told(
 
 
 def test_the_shipped_recipe_finds_the_rare_classes(tmp_path, capsys):
-    metrics, words = train(tmp_path, capsys, epochs=18)
+    metrics, words = train(tmp_path, capsys, count=60, epochs=8)
     assert metrics["iou/leaf/pooled"] > 0.1
     assert metrics["iou/rust/pooled"] > 0.1
     assert "never predicted" not in words
