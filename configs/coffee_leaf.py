@@ -4,7 +4,8 @@ Source: https://github.com/phuvinh010701/Detect-Disease-On-Coffee-Leaves-Segmant
 whose network has no activation after its convolutions (`activation="linear"`), a plain
 cross-entropy and no held-out test set. There early stopping with patience 2 ended at a
 network that predicts background alone, which is right for 96.69 % of the pixels:
-patience, class weights and Dice keep this one away from that.
+patience, class weights and Dice keep this one away from that. The augmentation is the
+author's, drawn anew in every epoch, there five copies made once.
 
 python scripts/train.py --config configs/coffee_leaf.py --config.data.dir=DIR \
     --workdir runs/coffee
@@ -55,7 +56,16 @@ def get_config():
                 test_fraction=0.15,
                 sampling="shuffle",
                 cache="auto",
-                augment=dict(hflip=dict(p=0.5), vflip=dict(p=0.5), rot90=dict(p=1.0)),
+                augment=dict(
+                    crop=dict(p=0.5, share=(0.8, 1.0)),
+                    scale=dict(p=1.0, factor=(0.8, 1.2)),
+                    shear=dict(p=1.0, degrees=8.0),
+                    rotate=dict(p=1.0, degrees=90.0),
+                    translate=dict(p=1.0, share=0.2),
+                    hflip=dict(p=0.5),
+                    vflip=dict(p=0.5),
+                    gain=dict(p=1.0, factor=(0.8, 1.2), per_channel=0.2),
+                ),
             ),
             loss=dict(
                 cross_entropy=dict(weight=1.0, class_weights=dict(balanced_up_to=10.0)),

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
-from jaxseg import tasks
+from jaxseg import parallel, tasks
 from jaxseg.augment import make_augment
 from jaxseg.augment.mixing import cutmix, partners
 from jaxseg.losses import make_loss
@@ -100,6 +101,19 @@ def test_neither_order_nor_place_matters():
     found, wanted = change(jax.random.key(1), shuffled), mixed(mixup=MIXUP)
     for name, rows in wanted.items():
         np.testing.assert_array_equal(found[name], rows[order])
+
+
+def test_the_number_of_devices_does_not_matter():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    change = jax.jit(
+        make_augment(dict(mixup=dict(p=1.0, alpha=0.4))),
+        in_shardings=(parallel.replicated(mesh), parallel.split_batch(mesh)),
+        out_shardings=parallel.split_batch(mesh),
+    )
+    key = jax.device_put(jax.random.key(1), parallel.replicated(mesh))
+    found = jax.device_get(change(key, parallel.put_batch(batch_of_levels(), mesh)))
+    for name, rows in mixed(mixup=MIXUP).items():
+        np.testing.assert_array_equal(found[name], rows)
 
 
 def test_the_loss_weighs_both_labels():

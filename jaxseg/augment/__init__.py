@@ -59,7 +59,7 @@ class Draws(NamedTuple):
     keys: Array  # [S]
 
 
-class Step(NamedTuple):
+class Change(NamedTuple):
     """One augmentation of a config."""
 
     row: int  # of Draws
@@ -67,7 +67,7 @@ class Step(NamedTuple):
     function: Callable  # with the keys of the config bound
 
 
-Steps = dict[str, Step]
+Changes = dict[str, Change]
 
 
 def make_augment(named: Named) -> Callable[[Array, Batch], Batch]:
@@ -81,18 +81,18 @@ def make_augment(named: Named) -> Callable[[Array, Batch], Batch]:
       step. With mixup or cutmix the batch gets `other_label` and `label_share`.
     """
     chosen = {name: dict(group) for name, group in named.items() if group["p"] > 0}
-    steps = {
-        name: Step(STREAMS[name], group.pop("p"), partial(AUGMENTS[name], **group))
+    changes = {
+        name: Change(STREAMS[name], group.pop("p"), partial(AUGMENTS[name], **group))
         for name, group in chosen.items()
     }
 
     def augment(key: Array, batch: Batch) -> Batch:
-        if not steps:
+        if not changes:
             return batch
         draws = _draw(key, batch["index"])
         pixels = {name: batch[name] for name in ("image", "mask") if name in batch}
-        batch = {**batch, **jax.vmap(partial(_change, steps))(draws, pixels)}
-        return _mix(steps, draws, batch) if _of(MIXES, steps) else batch
+        batch = {**batch, **jax.vmap(partial(_change_sample, changes))(draws, pixels)}
+        return _mix(changes, draws, batch) if _of(MIXES, changes) else batch
 
     return augment
 
@@ -125,7 +125,7 @@ def refuse_misfits(
     for family in (DISTORTIONS, MIXES):
         present = {name: likely[name] for name in family if name in likely}
         excess = math.fsum(present.values()) - 1
-        if excess > 0:
+        if excess > 1e-9:
             listed = ", ".join(f"{name}.p={p:g}" for name, p in present.items())
             name = max(present, key=present.get)
             expected = f"probabilities of {', '.join(family)} that sum to at most 1"
@@ -145,65 +145,67 @@ def _draw(key: Array, index: Array) -> Draws:
     return jax.vmap(draw_sample)(index, earlier)
 
 
-def _of(family: Mapping[str, Callable], steps: Steps) -> list[Step]:
-    """The steps of a family, in its order."""
-    return [steps[name] for name in family if name in steps]
+def _of(family: Mapping[str, Callable], changes: Changes) -> list[Change]:
+    """The changes of a family, in its order."""
+    return [changes[name] for name in family if name in changes]
 
 
-def _pick(family: Mapping[str, Callable], steps: Steps, coin: Array):
-    """Pairs (whether this is the one that is done, step) of a family."""
-    picked = _of(family, steps)
-    ends = np.cumsum([0.0, *(step.p for step in picked)])
+def _pick(family: Mapping[str, Callable], changes: Changes, coin: Array):
+    """Pairs (whether this is the one that is done, change) of a family."""
+    picked = _of(family, changes)
+    ends = np.cumsum([0.0, *(change.p for change in picked)])
     return [
-        ((ends[k] <= coin) & (coin < ends[k + 1]), step)
-        for k, step in enumerate(picked)
+        ((ends[k] <= coin) & (coin < ends[k + 1]), change)
+        for k, change in enumerate(picked)
     ]
 
 
-def _change(steps: Steps, draws: Draws, pixels: Pixels) -> Pixels:
+def _change_sample(changes: Changes, draws: Draws, pixels: Pixels) -> Pixels:
     """One sample, moved and recoloured; dtypes stay."""
     size = pixels["image"].shape[:2]
-    moves = frozenset(steps.keys() & MOVES.keys())
-    if steps.keys() & (LINEAR.keys() | DISTORTIONS.keys()):
-        matrix, shift = _linear(steps, draws, size), _distort(steps, draws, size)
+    moves = frozenset(changes.keys() & MOVES.keys())
+    if changes.keys() & (LINEAR.keys() | DISTORTIONS.keys()):
+        matrix, shift = _linear(changes, draws, size), _distort(changes, draws, size)
         pixels = resample(pixels, *places(matrix, shift, size))
     elif moves:
-        pixels = move(pixels, _linear(steps, draws, size), names=moves)
+        pixels = move(pixels, _linear(changes, draws, size), names=moves)
     image = pixels["image"]
-    for step in _of(PHOTOMETRY, steps):
-        changed = step.function(draws.keys[step.row], image.astype(jnp.float32))
+    for change in _of(PHOTOMETRY, changes):
+        changed = change.function(draws.keys[change.row], image.astype(jnp.float32))
         changed = jnp.clip(changed, 0, 255)
-        image = jnp.where(draws.coins[step.row] < step.p, changed, image)
+        image = jnp.where(draws.coins[change.row] < change.p, changed, image)
     return {**pixels, "image": _to_uint8(image)}
 
 
-def _linear(steps: Steps, draws: Draws, size: tuple[int, int]) -> Array:
+def _linear(changes: Changes, draws: Draws, size: tuple[int, int]) -> Array:
     """[3, 3] of everything but the distortions."""
     matrices = []
-    for step in _of({**LINEAR, **MOVES}, steps):
-        matrix = step.function(draws.keys[step.row], size)
-        done = draws.coins[step.row] < step.p
+    for change in _of({**LINEAR, **MOVES}, changes):
+        matrix = change.function(draws.keys[change.row], size)
+        done = draws.coins[change.row] < change.p
         matrices.append(jnp.where(done, matrix, jnp.eye(3)))
     return compose(matrices)
 
 
-def _distort(steps: Steps, draws: Draws, size: tuple[int, int]) -> tuple[Array, Array]:
+def _distort(
+    changes: Changes, draws: Draws, size: tuple[int, int]
+) -> tuple[Array, Array]:
     """Rows and columns to add before the linear map, by at most one distortion."""
     shift_y, shift_x = jnp.zeros((1, 1)), jnp.zeros((1, 1))
-    for done, step in _pick(DISTORTIONS, steps, draws.coins[STREAMS["distortion"]]):
-        y, x = step.function(draws.keys[step.row], size)
+    for done, change in _pick(DISTORTIONS, changes, draws.coins[STREAMS["distortion"]]):
+        y, x = change.function(draws.keys[change.row], size)
         shift_y, shift_x = jnp.where(done, y, shift_y), jnp.where(done, x, shift_x)
     return shift_y, shift_x
 
 
-def _mix(steps: Steps, draws: Draws, batch: Batch) -> Batch:
+def _mix(changes: Changes, draws: Draws, batch: Batch) -> Batch:
     """Every sample with another one of the batch."""
 
     def mix_one(draws, image, other):
         image, other = image.astype(jnp.float32), other.astype(jnp.float32)
         mixed, share = image, jnp.ones(())
-        for done, step in _pick(MIXES, steps, draws.coins[STREAMS["mix"]]):
-            new, new_share = step.function(draws.keys[step.row], image, other)
+        for done, change in _pick(MIXES, changes, draws.coins[STREAMS["mix"]]):
+            new, new_share = change.function(draws.keys[change.row], image, other)
             mixed = jnp.where(done, new, mixed)
             share = jnp.where(done, new_share, share)
         return _to_uint8(mixed), share
