@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import metrics, optim, parallel, phases, train_state
+from jaxseg import metrics, misfits, optim, parallel, phases, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
@@ -78,7 +78,7 @@ def train(experiment: Experiment, workdir: Path) -> None:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise _out_of_memory(experiment.run.train.batch_size) from error
+        raise misfits.out_of_memory(experiment.run.train.batch_size) from error
 
 
 def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
@@ -321,15 +321,6 @@ class _Training:
             "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
             "with --restart or in a new --workdir",
         )
-
-
-def _out_of_memory(batch_size: int) -> InputError:
-    return InputError(
-        f"room on the device for batches of {batch_size}",
-        "its memory is exhausted",
-        f"--config.train.batch_size={max(batch_size // 2, 1)}, or "
-        "--config.train.accumulate=2, with --restart",
-    )
 
 
 def _give_back(in_flight: collections.deque, phase: Phase, keep: int) -> None:

@@ -1,6 +1,6 @@
 """What a config alone cannot tell: values, data and network that do not go together.
 
-Everything is refused with an InputError before anything is written.
+Everything is refused with an InputError, before anything is written where that can be.
 """
 
 import math
@@ -123,3 +123,13 @@ def refuse_sizes(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
                 f"config.model.name={run.model.network.name}, made for one size",
                 '--config.train.sizes="()"',
             )
+
+
+def out_of_memory(batch_size: int) -> InputError:
+    """The error for a batch that the device has no room for."""
+    return InputError(
+        f"room on the device for batches of {batch_size}",
+        "its memory is exhausted",
+        f"--config.train.batch_size={max(batch_size // 2, 1)}, or "
+        "--config.train.accumulate=2, with --restart",
+    )

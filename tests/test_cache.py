@@ -108,7 +108,8 @@ def test_decoded_and_streamed_give_identical_batches(tmp_path, channels, encodin
     first, second = epochs(host), epochs(streamed)
     assert len(first) == 2 * 2 + 2 * 3
     for one, other in zip(first, second, strict=True):
-        assert one.keys() == other.keys() == {"label", "valid", *host.decoder.shapes()}
+        named = {"label", "valid", "index", *host.decoder.shapes()}
+        assert one.keys() == other.keys() == named
         for name, array in one.items():
             assert array.dtype == other[name].dtype
             assert array.tobytes() == other[name].tobytes()

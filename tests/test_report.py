@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jaxseg.report import curves, overlays, results
+from jaxseg.report import curves, judge, overlays, results
 from jaxseg.types import IGNORE
 
 BINARY = ("background", "crack")
@@ -227,6 +227,13 @@ def test_a_class_keeps_its_colour_and_no_two_classes_share_one():
     few, many = overlays.class_colors(3), overlays.class_colors(32)
     np.testing.assert_array_equal(few, many)
     assert len({tuple(color) for color in many[:32]}) == 32
+
+
+def test_the_dice_of_an_image_leaves_the_background_out():
+    row = {"dice/background": 1.0, "dice/rust": 0.2, "dice/miner": 0.6}
+    found = judge.foreground_dice(row, ("background", "rust", "miner"))
+    assert found == pytest.approx(0.4)
+    assert judge.foreground_dice({"decision": 1}, ("clean", "crack")) is None
 
 
 def test_titles_say_score_threshold_decision_truth_and_dice():

@@ -136,7 +136,7 @@ def _save_overlays(
     positions: np.ndarray,
     folder: Path,
 ) -> None:
-    shown = _worth_showing(rows)
+    shown = _worth_showing(rows, experiment.task.classes)
     loader = EvalLoader(
         experiment.dataset.source,
         experiment.dataset.labels,
@@ -178,7 +178,7 @@ class _Picture:
 def _draw(picture: _Picture, classes, thresholds: Thresholds, folder: Path) -> None:
     row = picture.row
     score = float(row["prediction"])
-    dice = next((float(row[key]) for key in row if key.startswith("dice/")), None)
+    dice = foreground_dice(row, classes)
     kind = "image" if "image" in thresholds else "mask"
     threshold = thresholds[kind].value if kind in thresholds else None
     decision, truth = classes_of(row, classes, picture.probs is not None)
@@ -204,14 +204,20 @@ def classes_of(row: dict, classes, has_mask: bool) -> tuple[str, str]:
     return names[int(row["decision"])], names[int(row["ground_truth"])]
 
 
-def _worth_showing(rows: dict[str, np.ndarray]) -> np.ndarray:
+def foreground_dice(rows: dict[str, Any], classes) -> Any:
+    """Mean over all classes but the background, per image; None without masks."""
+    columns = [rows[f"dice/{name}"] for name in classes[1:] if f"dice/{name}" in rows]
+    return np.mean(columns, axis=0) if columns else None
+
+
+def _worth_showing(rows: dict[str, np.ndarray], classes) -> np.ndarray:
     """Positions of the images to draw: all, or the worst and an even choice."""
     num_images = len(rows["decision"])
     if num_images <= MAX_OVERLAYS:
         return np.arange(num_images)
-    quality = [values for name, values in rows.items() if name.startswith("dice/")]
-    if quality:
-        worst_first = np.argsort(np.mean(quality, axis=0), kind="stable")
+    quality = foreground_dice(rows, classes)
+    if quality is not None:
+        worst_first = np.argsort(quality, kind="stable")
     else:
         wrong = rows["decision"] != rows["ground_truth"]
         worst_first = np.lexsort((-np.abs(rows["prediction"] - 0.5), ~wrong))
