@@ -40,7 +40,12 @@ def torch_name(path: str, naming: str, depth: str = "") -> str:
     """
     _, part, *inner, leaf = path.split("/")
     if part == "encoder":
-        module = _ENCODERS[naming]("/".join(inner), depth)
+        own = "/".join(inner)
+        module = (
+            _torchvision(own)
+            if naming == "torchvision"
+            else _efficientnet(own, naming, depth)
+        )
     elif part.startswith("decoder_"):
         layer, kind = inner
         block = 4 - int(part[-1])
@@ -73,8 +78,7 @@ def from_torch(array: np.ndarray, ndim: int) -> np.ndarray:
     return array
 
 
-def _torchvision(module: str, depth: str) -> str:
-    del depth
+def _torchvision(module: str) -> str:
     stem = {"stem/conv": "conv1", "stem/norm": "bn1"}
     if module in stem:
         return stem[module]
@@ -88,18 +92,35 @@ def _torchvision(module: str, depth: str) -> str:
     return f"layer{stage}.{int(block) - 1}.{inner}"
 
 
-def _timm(module: str, depth: str) -> str:
-    del depth
-    ends = {
+def _efficientnet(module: str, naming: str, depth: str) -> str:
+    if module in _ENDS[naming]:
+        return _ENDS[naming][module]
+    name, inner = module.split("/", 1)
+    _, stage, _, block = name.split("_")
+    stage, block = int(stage), int(block)
+    if naming == "smp":  # numbers its blocks through all stages
+        number = sum(REPEATS[depth][: stage - 1]) + block - 1
+        return f"_blocks.{number}.{_INNER[naming][inner]}"
+    names = _INNER["timm"] | (_INNER_OF_STAGE_1 if stage == 1 else {})
+    return f"blocks.{stage - 1}.{block - 1}.{names[inner]}"
+
+
+_ENDS = {
+    "timm": {
         "stem/conv": "conv_stem",
         "stem/norm": "bn1",
         "top/conv": "conv_head",
         "top/norm": "bn2",
-    }
-    if module in ends:
-        return ends[module]
-    stage, block, inner = _block(module)
-    names = {
+    },
+    "smp": {
+        "stem/conv": "_conv_stem",
+        "stem/norm": "_bn0",
+        "top/conv": "_conv_head",
+        "top/norm": "_bn1",
+    },
+}
+_INNER = {
+    "timm": {
         "expand/conv": "conv_pw",
         "expand/norm": "bn1",
         "depthwise/conv": "conv_dw",
@@ -108,27 +129,8 @@ def _timm(module: str, depth: str) -> str:
         "squeeze/expand": "se.conv_expand",
         "project/conv": "conv_pwl",
         "project/norm": "bn3",
-    }
-    if stage == 1:  # expands nothing, and counts on without a gap
-        names |= {
-            "depthwise/norm": "bn1",
-            "project/conv": "conv_pw",
-            "project/norm": "bn2",
-        }
-    return f"blocks.{stage - 1}.{block - 1}.{names[inner]}"
-
-
-def _smp(module: str, depth: str) -> str:
-    ends = {
-        "stem/conv": "_conv_stem",
-        "stem/norm": "_bn0",
-        "top/conv": "_conv_head",
-        "top/norm": "_bn1",
-    }
-    if module in ends:
-        return ends[module]
-    stage, block, inner = _block(module)
-    names = {
+    },
+    "smp": {
         "expand/conv": "_expand_conv",
         "expand/norm": "_bn0",
         "depthwise/conv": "_depthwise_conv",
@@ -137,16 +139,11 @@ def _smp(module: str, depth: str) -> str:
         "squeeze/expand": "_se_expand",
         "project/conv": "_project_conv",
         "project/norm": "_bn2",
-    }
-    number = sum(REPEATS[depth][: stage - 1]) + block - 1
-    return f"_blocks.{number}.{names[inner]}"
-
-
-_ENCODERS = {"torchvision": _torchvision, "timm": _timm, "smp": _smp}
-
-
-def _block(module: str) -> tuple[int, int, str]:
-    """'stage_2_block_1/expand/conv' -> (2, 1, 'expand/conv')."""
-    name, inner = module.split("/", 1)
-    _, stage, _, block = name.split("_")
-    return int(stage), int(block), inner
+    },
+}
+# timm's blocks of stage 1 expand nothing and count on without a gap.
+_INNER_OF_STAGE_1 = {
+    "depthwise/norm": "bn1",
+    "project/conv": "conv_pw",
+    "project/norm": "bn2",
+}
