@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxseg import (
     backend,
     class_weights,
@@ -188,13 +190,17 @@ def _open(
         "parameters": built.num_parameters,
         "loss": built.loss,
     }
-    if not keep:
-        built.load_start()  # wrong weights are refused before the folder is made
+    # Wrong weights are refused before the folder is made.
+    loaded = None if keep else built.load_start()
     workdir.open_workdir(folder, run_config, facts, restart=restart)
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.record_split)
     _write_skipped(built, folder)
     _print_notes(built)
+    if loaded is not None:
+        model, count = run_config.model, len(jax.tree.leaves(loaded))
+        source = model.init or model.encoder_init or model.encoder_weights
+        console.print(f"- starts from {count} arrays of {source}", markup=False)
     return built
 
 

@@ -18,6 +18,7 @@ from jaxseg.data.tiles import Tile, TileDecoder, draw_numbers, make_grid, place_
 from jaxseg.datasets import DATASETS
 from jaxseg.errors import InputError
 from jaxseg.evaluate import collect_counts
+from jaxseg.report import previews
 from jaxseg.train_state import inference_variables
 from jaxseg.types import IGNORE
 
@@ -356,6 +357,19 @@ def test_without_crop_the_same_tiles_are_resized(tmp_path):
     assert built.split.parts == built.record_split.parts
     batch = next(built.phases[0].batches(0, 1))
     assert batch["image"].shape == (8, 32, 32, 3)
+
+
+def test_previews_are_windows_that_show_foreground(tmp_path):
+    built = experiment.build_experiment(run_config(roads(tmp_path)))
+    positions = previews.Previews(built, tmp_path / "previews")._positions
+    assert set(positions) <= set(built.split.indices("val"))
+    mask = np.empty((len(positions), *built.run.data.image_size), np.uint8)
+    image = np.empty((*mask.shape, 3), np.uint8)
+    built.dataset.source.read(positions, {"image": image, "mask": mask})
+    shown = (mask == 1).any(axis=(1, 2))
+    assert len(positions) == built.run.train.preview
+    assert shown[0]
+    assert not (~shown[:-1] & shown[1:]).any()  # those without it come last
 
 
 def test_a_classifier_of_windows_learns_what_each_window_shows(tmp_path):

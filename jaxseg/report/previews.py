@@ -36,6 +36,7 @@ from jaxseg.report.overlays import (
 from jaxseg.report.preview_page import draw_page, make_sample
 from jaxseg.tasks import Thresholds
 
+CANDIDATES = 16  # images looked at for one that is drawn
 CURVE_SIZE = (400, 320)  # pixels (width, least height) of the curves beside a page
 MAX_FRAMES = 60
 """Of the animation; of a longer run it shows as many epochs, evenly spread."""
@@ -51,14 +52,7 @@ class Previews:
     def __init__(self, experiment: Experiment, folder: Path):
         self._experiment, self._folder = experiment, folder
         self._positions = _choose_positions(experiment)
-        loader = EvalLoader(
-            experiment.dataset.source,
-            experiment.dataset.labels,
-            self._positions,
-            batch_size=experiment.run.train.batch_size,
-            workers=1,
-        )
-        self._batches = list(loader)
+        self._batches = list(_load(experiment, self._positions))
 
     def draw(self, row: Row, variables: Any, thresholds: Thresholds) -> None:
         """Writes the picture of an epoch.
@@ -101,14 +95,25 @@ class Previews:
 
 def _choose_positions(experiment: Experiment) -> np.ndarray:
     """Images with foreground first; of a classifier, images of all classes."""
-    positions = experiment.split.indices("val")
     count = experiment.run.train.preview
-    records = [experiment.dataset.records[i] for i in positions]
+    positions = _evenly(experiment.split.indices("val"), CANDIDATES * count)
+    batches = _load(experiment, positions)
+    labels = [batch["label"][batch["valid"]] for batch in batches]
+    labels = np.concatenate([np.empty(0, np.int32), *labels])
     if "seg_logits" in experiment.task.needs:
-        wanted = np.array([bool(record.foreground) for record in records], bool)
-        return spread(positions, wanted, count)
-    by_class = np.argsort([record.label for record in records], kind="stable")
+        return spread(positions, labels > 0, count)
+    by_class = np.argsort(labels, kind="stable")
     return spread(positions[by_class], np.ones(len(positions), bool), count)
+
+
+def _load(experiment: Experiment, positions: np.ndarray) -> EvalLoader:
+    return EvalLoader(
+        experiment.dataset.source,
+        experiment.dataset.labels,
+        positions,
+        batch_size=experiment.run.train.batch_size,
+        workers=1,
+    )
 
 
 def spread(positions: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
