@@ -76,6 +76,17 @@ def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
     return _pool_axis(_pool_axis(image, window, stride, axis=1), window, stride, axis=2)
 
 
+def global_max(image: Array) -> Array:
+    """The largest pixel of every channel: [N, H, W, C] -> [N, C].
+
+    Its gradient goes to the first such pixel. That of `jnp.max` looks for pixels equal
+    to the maximum, and is NaN where the compiler has rounded the two differently.
+    """
+    flat = image.reshape(image.shape[0], -1, image.shape[-1])
+    place = flat.argmax(axis=1, keepdims=True)
+    return jnp.take_along_axis(flat, place, axis=1)[:, 0]
+
+
 def conv_transpose_2x2(image: Array, kernel: Array) -> Array:
     """Transposed convolution, 2x2, stride 2: one matrix product and depth-to-space.
 

@@ -230,3 +230,13 @@ def test_the_gradient_of_upsample_nearest_adds_four_pixels():
     weights = jnp.arange(16.0).reshape(1, 4, 4, 1)
     found = grad(jnp.zeros((1, 2, 2, 1)))
     np.testing.assert_array_equal(found[0, :, :, 0], [[10, 18], [42, 50]])
+
+
+def test_global_max_gives_its_gradient_to_the_first_maximum():
+    image = np.array([[3.0, 1.0], [3.0, 2.0]]).reshape(1, 2, 2, 1)
+    value, pull_back = jax.vjp(ops.global_max, jnp.float32(image))
+    assert value.tolist() == [[3.0]]
+    grad = pull_back(jnp.full((1, 1), 5.0))[0]
+    np.testing.assert_array_equal(grad[0, :, :, 0], [[5.0, 0.0], [0.0, 0.0]])
+    many = numbers(2, 5, 4, 3)
+    np.testing.assert_array_equal(ops.global_max(many), many.max(axis=(1, 2)))

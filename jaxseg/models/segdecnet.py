@@ -1,0 +1,180 @@
+"""SegDecNet: where the defect is, and from that whether there is one.
+
+Source: J. Bozic, D. Tabernik, D. Skocaj, Mixed supervision for surface-defect
+detection, Computers in Industry 2021, https://arxiv.org/abs/2104.06064. Differs from
+the paper as the authors' published runs do: without the second 5x5 convolution before
+the first pooling (`variant='paper'` has it), and the norm divides by the root of the
+deviation.
+"""
+
+import functools
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxseg import ops
+from jaxseg.errors import InputError
+from jaxseg.models.layers import Conv
+from jaxseg.types import Array, Outputs
+
+STRIDE = 8
+SMALLEST = 128
+"""Pixels; below, the decision map has one value per channel, and no deviation."""
+
+xavier_normal = nn.initializers.glorot_normal()
+
+
+class FeatureNorm(nn.Module):
+    """scale (x - mean) / sqrt(std + 0.001) + bias, per sample and channel.
+
+    Mean and unbiased deviation (divided by n - 1) are over the pixels of [N, H, W, C];
+    note the root of the deviation. Computed in float32. A constant channel, as a dead
+    ReLU leaves behind, has the deviation 0 with the gradient 0, as in PyTorch.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape).reshape(1, 1, 1, -1)
+        bias = self.param("bias", nn.initializers.zeros, shape).reshape(1, 1, 1, -1)
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(axis=(1, 2), keepdims=True)
+        num_pixels = x.shape[1] * x.shape[2]
+        var = (centred**2).sum(axis=(1, 2), keepdims=True) / (num_pixels - 1)
+        varies = var > 0
+        std = jnp.where(varies, jnp.sqrt(jnp.where(varies, var, 1.0)), 0.0)
+        y = scale * centred * jax.lax.rsqrt(std + 0.001) + bias
+        return y.astype(self.dtype)
+
+
+class ConvFeature(nn.Module):
+    """Convolution without bias, `FeatureNorm`, ReLU."""
+
+    channels: int
+    kernel: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = Conv(
+            self.channels,
+            self.kernel,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=xavier_normal,
+            name="conv",
+        )(x)
+        return nn.relu(FeatureNorm(self.dtype, name="norm")(x))
+
+
+class SegDecNet(nn.Module):
+    """`seg_logits` [N, H/8, W/8, 1] and, from them, `cls_logits` [N, 1].
+
+    Nothing couples the samples of a batch. H and W are multiples of 8, from 128 on.
+
+    Attributes:
+      adjust_gradient: the decision never changes the segmentation.
+      variant: 'released', or 'paper' with one more layer.
+      dtype: of the convolutions.
+    """
+
+    adjust_gradient: bool
+    variant: str
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool) -> Outputs:
+        del train  # the same in both
+        check_size(image.shape[1:3])
+        volume = self._volume(image)  # [N, H/8, W/8, 1024]
+        with jax.named_scope("segmentation"):
+            x = Conv(
+                1,
+                1,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=xavier_normal,
+                name="mask_conv",
+            )(volume)
+            seg_logits = FeatureNorm(name="mask_norm")(x)  # [N, H/8, W/8, 1] float32
+        return {
+            "seg_logits": seg_logits,
+            "cls_logits": self._decide(volume, seg_logits),
+        }
+
+    def _volume(self, image: Array) -> Array:
+        block = functools.partial(ConvFeature, dtype=self.dtype)
+        x = block(32, 5, name="volume_0_0")(image.astype(self.dtype))
+        if self.variant == "paper":
+            x = block(32, 5, name="volume_0_1")(x)
+        for level, num_layers in enumerate((3, 4), start=1):
+            x = ops.max_pool(x, 2, 2)
+            for layer in range(num_layers):
+                x = block(64, 5, name=f"volume_{level}_{layer}")(x)
+        return block(1024, 15, name="volume_3_0")(ops.max_pool(x, 2, 2))
+
+    def _decide(self, volume: Array, seg_logits: Array) -> Array:
+        if self.adjust_gradient:
+            volume, seg_logits = jax.lax.stop_gradient((volume, seg_logits))
+        x = jnp.concatenate([volume, seg_logits.astype(self.dtype)], axis=-1)
+        for layer, channels in enumerate((8, 16, 32)):
+            x = ops.max_pool(x, 2, 2)  # odd sizes are floored
+            x = ConvFeature(channels, 5, self.dtype, name=f"decision_{layer}")(x)
+        x = x.astype(jnp.float32)
+        features = [
+            ops.global_max(x),
+            x.mean(axis=(1, 2)),
+            ops.global_max(seg_logits),
+            seg_logits.mean(axis=(1, 2)),
+        ]
+        uniform = _uniform(1 / 66**0.5)
+        dense = nn.Dense(1, kernel_init=uniform, bias_init=uniform, name="decision")
+        return dense(jnp.concatenate(features, axis=-1))  # [N, 66] -> [N, 1]
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuses sides that are no multiples of 8, or too small.
+
+    Raises:
+      InputError: with a size that fits.
+    """
+    if any(side % STRIDE or side < SMALLEST for side in size):
+        fitting = tuple(max(-(-side // STRIDE) * STRIDE, SMALLEST) for side in size)
+        raise InputError(
+            f"an image size (H, W) of multiples of {STRIDE}, from {SMALLEST} on: below,"
+            " the decision map has a single pixel, whose deviation is undefined",
+            f"{tuple(size)}",
+            f'--config.data.image_size="{fitting}"',
+        )
+
+
+def segdecnet(
+    num_outputs: int,
+    dtype: jnp.dtype,
+    *,
+    adjust_gradient: bool,
+    variant: Literal["released", "paper"],
+) -> SegDecNet:
+    """The SegDecNet of a config.
+
+    Raises:
+      InputError: more than two classes.
+    """
+    if num_outputs != 1:
+        raise InputError(
+            "two classes for a segdecnet: the background and the defect",
+            f"{num_outputs} classes",
+            "--config.model.name=encoder_unet with its keys",
+        )
+    return SegDecNet(adjust_gradient, variant, dtype)
+
+
+def _uniform(limit: float):
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init

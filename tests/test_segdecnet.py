@@ -1,0 +1,182 @@
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxseg.errors import InputError
+from jaxseg.models.segdecnet import FeatureNorm, segdecnet
+
+
+def network(adjust_gradient=True, variant="released", dtype=jnp.float32):
+    return segdecnet(1, dtype, adjust_gradient=adjust_gradient, variant=variant)
+
+
+def shapes_of(model, size, channels=3):
+    image = jnp.zeros((2, *size, channels))
+    return jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), image, train=False)
+    )
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("channels", "number"), [(3, 15_638_813), (1, 15_637_213)])
+def test_the_network_has_the_published_parameters(channels, number):
+    outputs, variables = shapes_of(network(), (640, 232), channels)
+    assert count(variables["params"]) == number
+    assert outputs["seg_logits"].shape == (2, 80, 29, 1)
+    assert outputs["cls_logits"].shape == (2, 1)
+    parts = {name: count(leaf) for name, leaf in variables["params"].items()}
+    volume = sum(n for name, n in parts.items() if name.startswith("volume"))
+    assert volume == (15_416_608 if channels == 3 else 15_415_008)
+    assert parts["mask_conv"] + parts["mask_norm"] == 1_026
+    assert (
+        sum(n for name, n in parts.items() if name.startswith("decision_")) == 221_112
+    )
+    assert parts["decision"] == 67
+
+
+def test_the_paper_has_one_more_layer():
+    _, variables = shapes_of(network(variant="paper"), (128, 128))
+    assert count(variables["params"]) == 15_638_813 + 32 * 32 * 25 + 2 * 32
+
+
+def test_feature_norm_divides_by_the_root_of_the_deviation():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 4, 3)).astype(np.float32)
+    scale, bias = np.array([1.0, 2.0, 0.5]), np.array([0.0, -1.0, 3.0])
+    params = {"scale": jnp.float32(scale), "bias": jnp.float32(bias)}
+    found = FeatureNorm().apply({"params": params}, x)
+    wanted = np.empty_like(x)
+    for sample in range(2):
+        for channel in range(3):
+            pixels = x[sample, :, :, channel].astype(np.float64)
+            deviation = np.sqrt(((pixels - pixels.mean()) ** 2).sum() / (20 - 1))
+            normed = (pixels - pixels.mean()) / np.sqrt(deviation + 0.001)
+            wanted[sample, :, :, channel] = scale[channel] * normed + bias[channel]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_constant_channel_has_a_finite_gradient():
+    x = jnp.ones((1, 4, 4, 2)).at[..., 1].set(jnp.arange(16.0).reshape(1, 4, 4))
+    params = {"scale": jnp.ones(2), "bias": jnp.zeros(2)}
+    weights = jnp.cos(jnp.arange(16.0)).reshape(1, 4, 4, 1)
+
+    def weighted(x):
+        return (FeatureNorm().apply({"params": params}, x) * weights).sum()
+
+    found = jax.grad(weighted)(x)
+    # (x - mean) / sqrt(0.001), the deviation held at 0
+    centred = (weights - weights.mean())[0, :, :, 0] / np.sqrt(0.001)
+    np.testing.assert_allclose(found[0, :, :, 0], centred, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("size", [(120, 128), (128, 130), (64, 64)])
+def test_a_size_without_a_decision_map_is_refused(size):
+    with pytest.raises(InputError) as refusal:
+        shapes_of(network(), size)
+    assert '--config.data.image_size="(' in refusal.value.fix
+
+
+def test_more_than_two_classes_are_refused():
+    with pytest.raises(InputError, match="two classes"):
+        segdecnet(3, jnp.float32, adjust_gradient=True, variant="released")
+
+
+# One program for all that a compiled network must show: it takes a while to compile.
+
+
+def numbers(path, leaf):
+    """Weights that keep activations of order 1, without a random generator of XLA."""
+    name = path[-1].key
+    seed = zlib.crc32("/".join(entry.key for entry in path).encode())
+    rng = np.random.default_rng(seed)
+    if name == "kernel":
+        deviation = np.sqrt(1 / np.prod(leaf.shape[:-1]))
+        return rng.normal(0, deviation, leaf.shape).astype(np.float32)
+    low, high = (0.5, 1.5) if name == "scale" else (-0.2, 0.2)
+    return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.tree.map_with_path(numbers, shapes_of(network(), (128, 136))[1])
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).uniform(size=(2, 128, 136, 3)).astype(np.float32)
+
+
+def test_the_network_equals_the_formulas_in_pytorch(variables, image):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    params = variables["params"]
+
+    def norm(layer, x):
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        deviation = x.std(dim=(2, 3), keepdim=True)  # unbiased, as everywhere in torch
+        scale, bias = (
+            torch.from_numpy(layer[name]).view(1, -1, 1, 1)
+            for name in ("scale", "bias")
+        )
+        return scale * (x - mean) / torch.sqrt(deviation + 0.001) + bias
+
+    def conv(kernel, x):
+        weight = torch.from_numpy(kernel).permute(3, 2, 0, 1)
+        return functional.conv2d(x, weight, padding=kernel.shape[0] // 2)
+
+    def block(name, x):
+        layer = params[name]
+        return norm(layer["norm"], conv(layer["conv"]["kernel"], x)).relu()
+
+    def pool(x):
+        return functional.max_pool2d(x, 2)
+
+    x = block("volume_0_0", torch.from_numpy(image).permute(0, 3, 1, 2))
+    for level, layers in ((1, 3), (2, 4), (3, 1)):
+        x = pool(x)
+        for layer in range(layers):
+            x = block(f"volume_{level}_{layer}", x)
+    logits = norm(params["mask_norm"], conv(params["mask_conv"]["kernel"], x))
+    y = torch.cat([x, logits], dim=1)
+    for layer in range(3):
+        y = block(f"decision_{layer}", pool(y))
+    features = [
+        y.amax((2, 3)),
+        y.mean((2, 3)),
+        logits.amax((2, 3)),
+        logits.mean((2, 3)),
+    ]
+    kernel = torch.from_numpy(params["decision"]["kernel"])
+    decision = torch.cat(features, 1) @ kernel + torch.from_numpy(
+        params["decision"]["bias"]
+    )
+    run = jax.jit(lambda v, x: network().apply(v, x, train=False))
+    found = run(variables, image)
+    np.testing.assert_allclose(
+        np.asarray(found["seg_logits"])[..., 0], logits[:, 0], rtol=0, atol=1e-4
+    )
+    np.testing.assert_allclose(found["cls_logits"], decision, rtol=0, atol=1e-4)
+
+
+def test_with_adjustment_the_decision_never_moves_the_segmentation(variables, image):
+    def gradient(adjust_gradient):
+        def decision(params):
+            model = network(adjust_gradient)
+            outputs = model.apply({"params": params}, image[:1, :, :128], train=True)
+            return outputs["cls_logits"].sum()
+
+        return flatten_dict(jax.jit(jax.grad(decision))(variables["params"]), sep="/")
+
+    adjusted, free = gradient(True), gradient(False)
+    for name, leaf in adjusted.items():
+        is_decision = name.startswith("decision")
+        assert (np.abs(leaf).max() > 0) == is_decision, name
+        if not is_decision and name != "mask_norm/bias":
+            assert np.abs(free[name]).max() > 0, name
