@@ -73,7 +73,7 @@ def save_smp(path: Path, network: config.Spec, variables: dict[str, Any]) -> Non
       variables: of the network.
 
     Raises:
-      InputError: the library has no such network.
+      InputError: the library has no such network, or the path cannot be written.
     """
     naming, depth = _smp_naming(network)
     state = {}
@@ -88,7 +88,15 @@ def save_smp(path: Path, network: config.Spec, variables: dict[str, Any]) -> Non
         for name in ("weight", "bias", "running_mean", "running_var"):
             state[f"encoder._bn1.{name}"] = np.zeros(1280, np.float32)
         state["encoder._bn1.num_batches_tracked"] = np.zeros((), np.int64)
-    save_file(state, path)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        save_file(state, temporary)
+        temporary.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            "a file that can be written", f"{path}: {error}", "--out in another folder"
+        ) from None
 
 
 def read_safetensors(path: Path) -> Leaves:
@@ -99,9 +107,7 @@ def read_safetensors(path: Path) -> Leaves:
     """
     if not path.is_file():
         raise InputError("a .safetensors file with weights", f"no file {path}", _FIX)
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if _is_pickle(path):
         raise InputError(
             "weights as safetensors, which cannot run code when opened",
             f"{path} is a pickle (a .pth or .pt file of PyTorch)",
@@ -119,6 +125,14 @@ def read_safetensors(path: Path) -> Leaves:
         name: array.astype(np.float32) if array.dtype.kind in "fV" else array
         for name, array in arrays.items()
     }
+
+
+def _is_pickle(path: Path) -> bool:
+    """Of PyTorch, in a zip file or bare."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    # A safetensors file begins with eight bytes of any length, then JSON.
+    return start[8:] != b"{" and start.startswith((b"PK", b"\x80"))
 
 
 _FIX = "--config.model.encoder_weights=PATH.safetensors or =hf:timm/resnet34.a1_in1k"

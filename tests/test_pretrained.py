@@ -224,6 +224,13 @@ def test_a_state_dict_survives_the_way_here_and_back(arrays, weights, tmp_path, 
             np.testing.assert_array_equal(array, state[key])
 
 
+def test_an_export_into_no_folder_is_refused(tmp_path):
+    spec = spec_of("smp resnet34")
+    nothing = {"params": {"mask_head": {"Conv_0": {"bias": np.zeros(1, np.float32)}}}}
+    with pytest.raises(InputError, match="a file that can be written"):
+        save_smp(tmp_path / "none" / "x.safetensors", spec, nothing)
+
+
 def test_keras_forms_cannot_go_to_smp(tmp_path):
     spec = Spec("encoder_unet", dict(UNET, encoder="resnet34", image_head=True))
     with pytest.raises(InputError, match="that segmentation_models"):
@@ -362,6 +369,19 @@ def test_a_pickle_is_never_opened(tmp_path, head, monkeypatch):
     with pytest.raises(InputError, match="is a pickle") as refusal:
         read_safetensors(path)
     assert "weights_only=True" in refusal.value.fix
+
+
+def header_of(length):
+    """A safetensors file of one number whose header has this length."""
+    entry = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    header = json.dumps(entry).encode().ljust(length)
+    return length.to_bytes(8, "little") + header + np.float32(7).tobytes()
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50])  # \x80 and PK, as pickles begin
+def test_a_header_that_begins_like_a_pickle_is_none(tmp_path, length):
+    (tmp_path / "a.safetensors").write_bytes(header_of(length))
+    assert read_safetensors(tmp_path / "a.safetensors")["a"].tolist() == [7.0]
 
 
 def test_a_truncated_file_is_refused(weights):
