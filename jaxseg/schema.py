@@ -24,6 +24,7 @@ POSITIVE = {
     "optim.decay_factor",
     "optim.clip_norm",
     "model.widths",
+    "model.decoder_widths",
     "model.bn_group",
     "data.image_size",
     "data.std",
@@ -52,11 +53,13 @@ NOT_NEGATIVE = {
 SHARES = {
     "task.min_recall",
     "model.dropout",
+    "model.drop_path",
     "data.crop.foreground_share",
     "data.max_blank",
     "data.augment.*.p",
     "data.augment.*.share",
     "data.augment.gain.per_channel",
+    "data.augment.brightness.shift",
     "optim.momentum",
     "train.ema_decay",
 }

@@ -414,6 +414,10 @@ def test_a_batch_larger_than_the_training_part(refuse, tmp_path):
         ("data.augment.hflip.q=0.5", "did you mean data.augment.hflip.p?"),
         ("data.augment={'hflp': {'p': 0.5}}", "no such augment; did you mean hflip?"),
         ("data.augment={'hflip': 0.5}", "hflip: expected a group of keys, found 0.5"),
+        (
+            "data.augment={'brightness': {'p': 0.5, 'shift': 30.0}}",
+            "config.data.augment.brightness.shift: expected 0 to 1",
+        ),
         ("data.augment={'rotate': {'p': 0.5}}", "augment.rotate.degrees is missing"),
         (
             "data.augment={'scale': {'p': 1, 'factor': (0.4, 1)}}",
