@@ -53,7 +53,7 @@ class Data:
     split_seed: int  # apart from `seed`: seeds of one experiment share the split
     val_fraction: float
     test_fraction: float
-    sampling: Literal["shuffle", "balanced"]
+    sampling: Literal["shuffle", "balanced", "matched", "least_used"]
     cache: Literal["auto", "none", "host"]
     augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec

@@ -140,6 +140,8 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
+    train_labels = dataset.record_labels[record_split.indices("train")]
+    misfits.refuse_one_sided(run, train_labels)
     phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxseg import augment, optim
@@ -77,6 +78,24 @@ def refuse_unknown_monitor(run: Run, names: list[str]) -> None:
             repr(run.train.monitor),
             f"--config.train.monitor= one of {', '.join(names)}",
         )
+
+
+def refuse_one_sided(run: Run, labels: np.ndarray) -> None:
+    """Positives cannot be matched with negatives where there are none.
+
+    Args:
+      labels: of the images of the training part.
+    """
+    if run.data.sampling in ("matched", "least_used"):
+        counts = {"defect": (labels > 0).sum(), "clean": (labels == 0).sum()}
+        missing = [name for name, count in counts.items() if not count]
+        if missing:
+            raise InputError(
+                "clean and defect images in the training part, for config.data."
+                f"sampling={run.data.sampling!r}",
+                f"{len(labels)} images, none of them {missing[0]}",
+                "--config.data.sampling=shuffle",
+            )
 
 
 def refuse_small_parts(run: Run, num_train: int, mesh: Mesh) -> None:

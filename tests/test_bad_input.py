@@ -505,6 +505,13 @@ def test_check_data_draws_without_a_run_folder(scripts, monkeypatch, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"data", "augmented.png"}
 
 
+def test_negatives_that_are_not_there_cannot_be_matched(refuse, tmp_path):
+    pairs(tmp_path / "data")
+    error = refuse("folder_segmentation", "data.sampling=matched")
+    assert "none of them clean" in error
+    assert "--config.data.sampling=shuffle" in error
+
+
 def test_masks_asked_of_class_folders(refuse, tmp_path):
     classes(tmp_path / "data", intact=12, cracked=12)
     error = refuse("folder_classification", "task.name=segmentation")

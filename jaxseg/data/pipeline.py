@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.config import Crop
 from jaxseg.data.cache import Decoder, Source
-from jaxseg.data.sampling import epoch_order
+from jaxseg.data.sampling import epoch_length, epoch_order
 from jaxseg.data.tiles import TileSource, draw_numbers, window_labels
 
 HostBatch = dict[str, np.ndarray]
@@ -72,8 +72,8 @@ class TrainLoader:
         self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
         self._workers, self._first_epoch = workers, first_epoch
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
-        self.num_samples = len(positions)
-        self.steps_per_epoch = len(positions) // batch_size
+        self.num_samples = epoch_length(labels[positions], mode=sampling)
+        self.steps_per_epoch = self.num_samples // batch_size
         self.buffers = Buffers(source.decoder, batch_size)
 
     def positions_of(self, step: int) -> np.ndarray:
