@@ -57,6 +57,7 @@ class Data:
     cache: Literal["auto", "none", "host"]
     augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec
+    num_segmented: int | None = None  # training masks of defects in use; None is all
     crop: Crop | None = None  # None resizes every image to `image_size`
     palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
     num_folds: int = 5  # of split='kfold'
@@ -112,6 +113,7 @@ class Train:
     ema_decay: float | None
     # (height, epochs), small to large; () is `data.image_size` in all epochs
     sizes: tuple[tuple[int, int], ...] = ()
+    reduction: Literal["mean", "sum"] = "mean"  # of the losses of a batch's images
     grow_batch: bool = False  # small images come in batches of as many pixels
     log_every: int = 20  # steps between two looks at the loss
     seeds: int = 1  # runs with seed, seed + 1, ... on one split

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from jaxseg.config import Run
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers
 from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.splits import Split, make_split, read_split
+from jaxseg.data.targets import target_fields
 from jaxseg.datasets import DATASETS
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
-from jaxseg.phases import Phase, Size, sizes_of, step_at
+from jaxseg.phases import Phase, Size, progress_of, sizes_of, step_at
 from jaxseg.pretrained import load_start
+from jaxseg.schema import takes_loss
 from jaxseg.tasks import TASKS, Task, num_outputs
 from jaxseg.train_state import TrainState
 from jaxseg.types import Batch, Outputs
@@ -124,11 +127,13 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
     )
     has_masks = any(record.mask for record in listing.records)
-    batch = _abstract_batch(run, run.train.batch_size, has_masks, mesh)
+    fields = target_fields(run.data.image_size) if task.targets else {}
+    batch = _abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     eval_step = steps.make_eval_step(model, task, normalize)
     # Class weights may need the split; no check of this kind depends on their values.
     misfits.refuse_values(run)
+    misfits.refuse_moved_targets(run, task)
     misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
     variables, outputs = _variables_and_outputs(run, model)
     misfits.refuse_wrong_task(run, task, outputs, has_masks)
@@ -136,18 +141,19 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     misfits.refuse_unknown_monitor(
         run, _metric_names(run, task, model, eval_step, batch)
     )
-    dataset = load_dataset(listing, run.data)
+    dataset = load_dataset(listing, run.data, task.targets)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
     train_labels = dataset.record_labels[record_split.indices("train")]
     misfits.refuse_one_sided(run, train_labels)
-    phases = tuple(_make_phases(run, dataset, record_split, has_masks, mesh))
+    hidden = _hidden_masks(run, dataset, record_split)
+    phases = tuple(_make_phases(run, dataset, record_split, hidden, batch, mesh))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)
     task = _make_task(run, listing.classes, counts)
     eval_step = steps.make_eval_step(model, task, normalize)
-    steps_before = functools.partial(step_at, phases)
+    steps_before = partial(step_at, phases)
     schedule = optim.make_schedule(
         run.optim, step_at=steps_before, epochs=run.train.epochs
     )
@@ -166,7 +172,14 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         phases=phases,
         train_steps={
             phase.size.image_size: _make_train_step(
-                run, phase.size.image_size, model, task, optimizer, normalize, mesh
+                run,
+                phase.size.image_size,
+                model,
+                task,
+                optimizer,
+                normalize,
+                progress_of(phases),
+                mesh,
             )
             for phase in phases
         },
@@ -179,8 +192,24 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
 
 
 def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Task:
+    make = TASKS[run.task.name]
+    if not takes_loss(make):
+        return make(classes, **run.task.kwargs)
     loss = make_loss(class_weights.resolve(run.loss, counts))
-    return TASKS[run.task.name](classes, loss, **run.task.kwargs)
+    return make(classes, loss, **run.task.kwargs)
+
+
+def _hidden_masks(run: Run, dataset: Dataset, split: Split) -> np.ndarray | None:
+    """[number of records] bool: masks of training defects beyond `num_segmented`."""
+    if run.data.num_segmented is None:
+        return None
+    train = split.indices("train")
+    positives = train[dataset.record_labels[train] > 0]
+    misfits.refuse_few_positives(run, len(positives))
+    order = np.random.default_rng(run.data.split_seed).permutation(positives)
+    hidden = np.zeros(len(dataset.records), bool)
+    hidden[order[run.data.num_segmented :]] = True
+    return hidden
 
 
 def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:
@@ -200,20 +229,20 @@ def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:
 
 
 def _make_phases(
-    run: Run, dataset: Dataset, split: Split, has_masks: bool, mesh: Mesh
+    run: Run, dataset: Dataset, split: Split, hidden, batch: Batch, mesh: Mesh
 ) -> Iterator[Phase]:
-    """`split` is that of the records."""
+    """`split` and `hidden` are of the records, `batch` of `train.batch_size` images."""
     first_epoch, first_step = 0, 0
     for size in sizes_of(run):
-        loader = _make_train_loader(run, size, dataset, split, first_epoch)
-        batch = _abstract_batch(run, size.batch_size, has_masks, mesh)
-        phase = Phase(size, first_epoch, first_step, loader, batch)
+        loader = _make_train_loader(run, size, dataset, split, first_epoch, hidden)
+        resized = jax.tree.map(partial(_resize_batch, size.batch_size, mesh), batch)
+        phase = Phase(size, first_epoch, first_step, loader, resized)
         yield phase
         first_epoch, first_step = first_epoch + size.epochs, phase.last_step
 
 
 def _make_train_loader(
-    run: Run, size: Size, dataset: Dataset, split: Split, first_epoch: int
+    run: Run, size: Size, dataset: Dataset, split: Split, first_epoch: int, hidden
 ) -> TrainLoader:
     options = dict(
         batch_size=size.batch_size,
@@ -221,6 +250,7 @@ def _make_train_loader(
         seed=run.seed,
         workers=num_workers(run.data),
         first_epoch=first_epoch,
+        hidden=hidden,
     )
     arguments = dataset.source, dataset.record_labels, split.indices("train")
     if run.data.crop is None:
@@ -240,8 +270,18 @@ def _variables_and_outputs(
     return variables, outputs
 
 
-def _abstract_batch(run: Run, n: int, has_masks: bool, mesh: Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a batch of n images."""
+def _resize_batch(n: int, mesh: Mesh, array: jax.ShapeDtypeStruct):
+    """The same array for n images."""
+    sharding = parallel.split_batch(mesh)
+    return jax.ShapeDtypeStruct((n, *array.shape[1:]), array.dtype, sharding=sharding)
+
+
+def _abstract_batch(run: Run, n: int, has_masks: bool, fields, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and shardings of a batch of n images.
+
+    Args:
+      fields: shape and dtype of further arrays of an image.
+    """
     size = run.data.image_size
     arrays = {
         "image": ((n, *size, run.data.channels), jnp.uint8),
@@ -251,6 +291,7 @@ def _abstract_batch(run: Run, n: int, has_masks: bool, mesh: Mesh) -> Batch:
     }
     if has_masks:
         arrays["mask"] = ((n, *size), jnp.uint8)
+    arrays |= {name: ((n, *shape), dtype) for name, (shape, dtype) in fields.items()}
     sharding = parallel.split_batch(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
@@ -285,7 +326,7 @@ def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
 
 
 def _make_train_step(
-    run: Run, image_size, model, task, optimizer, normalize, mesh
+    run: Run, image_size, model, task, optimizer, normalize, progress, mesh
 ) -> Callable:
     change = augment.make_augment(run.data.augment)
     step = steps.make_train_step(
@@ -298,5 +339,7 @@ def _make_train_step(
         accumulate=run.train.accumulate,
         ema_decay=run.train.ema_decay,
         parts=run.optim.parts or {},
+        reduction=run.train.reduction,
+        progress=progress,
     )
     return parallel.compile_train_step(step, mesh)

@@ -27,7 +27,7 @@ def refuse_values(run: Run) -> None:
         task=run.task.name,
     )
     micro_batch = run.train.batch_size // run.train.accumulate
-    group = run.model.network.kwargs["bn_group"] or micro_batch
+    group = run.model.network.kwargs.get("bn_group") or micro_batch
     if micro_batch % group:
         raise InputError(
             "batch-norm groups that fill the (micro-)batch evenly",
@@ -58,6 +58,37 @@ def refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -
             f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
             "a unet or encoder_unet for masks (with image_head=True for task joint), "
             "a classifier or simple_cnn for image classes",
+        )
+
+
+def refuse_moved_targets(run: Run, task: Task) -> None:
+    """Targets of SegDecNet are made once: nothing may move or cut the images."""
+    if task.targets is None:
+        return
+    name, moves = f"config.task.name={run.task.name}", augment.moving(run.data.augment)
+    problems = {
+        f"config.data.augment with {', '.join(moves)}": moves
+        and '--config.data.augment="{}"',
+        "config.data.crop": run.data.crop and "--config.data.crop=none",
+        "config.train.sizes": run.train.sizes and '--config.train.sizes="()"',
+    }
+    for found, fix in problems.items():
+        if fix:
+            raise InputError(
+                f"images that stay as they are for {name}, whose targets are made once",
+                found,
+                fix,
+            )
+
+
+def refuse_few_positives(run: Run, count: int) -> None:
+    """`num_segmented` counts masks that are there."""
+    if run.data.num_segmented > count:
+        raise InputError(
+            f"at most {count} in config.data.num_segmented, the training images with a "
+            "defect",
+            f"{run.data.num_segmented}",
+            f"--config.data.num_segmented={count}",
         )
 
 

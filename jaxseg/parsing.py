@@ -27,6 +27,7 @@ from jaxseg.schema import (
     nearest,
     out_of_bounds,
     parse_literal,
+    takes_loss,
     type_name,
 )
 
@@ -60,8 +61,7 @@ def parse(
     groups = {name: _as_group(tree, name, problems) for name in GROUPS[1:]}
     if type(tree.get("seed", 0)) is not int:
         problems.append(f"config.seed: expected int, found {tree['seed']!r}")
-    if not groups["loss"]:
-        problems.append("config.loss: names no loss; e.g. loss=dict(bce=dict(...))")
+    _compare_losses(groups, schemas.tasks, problems)
     run = Run(
         seed=tree.get("seed", 0),
         task=_spec("config.task", groups["task"], schemas.tasks, problems),
@@ -132,6 +132,16 @@ def _spec(where: str, group: dict, choices: Mapping[str, Callable], problems) ->
         )
         return Spec("", {})
     return Spec(name, _keywords(where, group, keys_of(choices[name]), problems))
+
+
+def _compare_losses(groups: Mapping, tasks: Mapping, problems: list[str]) -> None:
+    """Losses are named for the tasks that take them, and only for these."""
+    name = groups["task"].get("name")
+    has_own = isinstance(name, str) and name in tasks and not takes_loss(tasks[name])
+    if has_own and groups["loss"]:
+        problems.append(f"config.loss: the task {name} has losses of its own; {{}}")
+    elif not has_own and not groups["loss"]:
+        problems.append("config.loss: names no loss; e.g. loss=dict(bce=dict(...))")
 
 
 def _named(path: str, group, choices, extra: str, problems) -> dict[str, dict]:

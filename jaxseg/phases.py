@@ -8,11 +8,13 @@ Source: progressive resizing, https://www.fast.ai/posts/2018-08-10-fastai-diu-im
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import jax.numpy as jnp
 
 from jaxseg.config import Run
 from jaxseg.data.pipeline import HostBatch, TrainLoader
-from jaxseg.types import Batch
+from jaxseg.types import Array, Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,21 @@ def sizes_of(run: Run) -> tuple[Size, ...]:
         growth = height * width // (small[0] * small[1]) if train.grow_batch else 1
         sizes.append(Size(small, epochs, train.batch_size * growth))
     return tuple(sizes)
+
+
+def progress_of(phases: Sequence[Phase]) -> Callable[[Array], Array]:
+    """step -> share of all epochs that are done before its epoch; traceable."""
+    starts = [
+        phase.first_step_of(phase.first_epoch + epoch)
+        for phase in phases
+        for epoch in range(phase.size.epochs)
+    ]
+
+    def progress(step: Array) -> Array:
+        epoch = jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
+        return epoch / len(starts)
+
+    return progress
 
 
 def epoch_of(phases: Sequence[Phase], step: int) -> int:

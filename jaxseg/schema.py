@@ -27,6 +27,8 @@ POSITIVE = {
     "model.decoder_widths",
     "model.bn_group",
     "data.image_size",
+    "task.dilate",
+    "task.weight_max",
     "data.std",
     "data.crop.per_image",
     "data.augment.crop.share",
@@ -41,6 +43,9 @@ NOT_NEGATIVE = {
     "seed",
     "data.split_seed",
     "data.workers",
+    "data.num_segmented",
+    "task.weight_power",
+    "task.delta",
     "optim.warmup_epochs",
     "optim.weight_decay",
     "data.augment.*.degrees",
@@ -89,6 +94,11 @@ def keys_of(function: Callable) -> dict[str, Any]:
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def takes_loss(task: Callable) -> bool:
+    """Whether a task learns by the losses of the config; else it has its own."""
+    return "loss" in inspect.signature(task).parameters
 
 
 def matches(value: Any, hint: Any) -> bool:

@@ -36,12 +36,18 @@ def make_train_step(
     accumulate: int,
     ema_decay: float | None,
     parts: Mapping[str, Part],
+    reduction: str,
+    progress: Callable[[Array], Array],
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Logs]]:
     """Builds the update `(state, batch) -> (state, logs)`.
 
-    The objective is the mean loss of the batch. With `accumulate` micro-batches of
-    consecutive images the gradients are averaged over them; batch norm then sees one
-    micro-batch at a time. `parts` are those of `optim.make_optimizer`.
+    The objective is the mean loss of the batch, or with `reduction` 'sum' the sum; the
+    logs have the mean. With `accumulate` micro-batches of consecutive images the
+    gradients are averaged over them; batch norm then sees one micro-batch at a time.
+
+    Args:
+      parts: those of `optim.make_optimizer`.
+      progress: step -> share of the training that was done before its epoch.
     """
 
     def objective(params, batch_stats, batch, key):
@@ -63,7 +69,11 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
         key_augment, key_dropout = split_key(seed, state.step)
         batch = augment(key_augment, batch)
+        num_images = batch["image"].shape[0]
+        batch = {**batch, "progress": jnp.full(num_images, progress(state.step))}
         loss, batch_stats, grads = differentiate(state, batch, key_dropout)
+        if reduction == "sum":
+            grads = jax.tree.map(lambda g: num_images * g, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # Scaling finished updates scales decoupled weight decay with them, as a lower
         # learning rate would.

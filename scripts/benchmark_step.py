@@ -116,6 +116,8 @@ class Ours:
             accumulate=1,
             ema_decay=None,
             parts={},
+            reduction="mean",
+            progress=lambda step: 0.0,
         )
         mesh = parallel.make_mesh(len(batch["image"]))
         init = partial(

@@ -108,7 +108,7 @@ def test_decoded_and_streamed_give_identical_batches(tmp_path, channels, encodin
     first, second = epochs(host), epochs(streamed)
     assert len(first) == 2 * 2 + 2 * 3
     for one, other in zip(first, second, strict=True):
-        named = {"label", "valid", "index", *host.decoder.shapes()}
+        named = {"label", "valid", "index", *host.decoder.fields()}
         assert one.keys() == other.keys() == named
         for name, array in one.items():
             assert array.dtype == other[name].dtype
@@ -120,7 +120,7 @@ def test_pixels_are_those_of_pillow(tmp_path):
     source, _ = open_mode("host", tmp_path)
     out = {
         name: np.empty((11, *s), np.uint8)
-        for name, s in source.decoder.shapes().items()
+        for name, (s, _) in source.decoder.fields().items()
     }
     source.read(np.arange(11), out)
     for i, record in enumerate(records):
@@ -185,9 +185,7 @@ def test_two_resize_rules_live_side_by_side(tmp_path):
     small, _ = open_mode("host", tmp_path, size=(8, 8))
     assert len([p for p in (tmp_path / "decoded").iterdir() if p.is_dir()]) == 2
     for source, size in ((large, SIZE), (small, (8, 8))):
-        out = {
-            n: np.empty((2, *s), np.uint8) for n, s in source.decoder.shapes().items()
-        }
+        out = {n: np.empty((2, *s), d) for n, (s, d) in source.decoder.fields().items()}
         source.read(np.array([4, 1]), out)
         assert out["image"].shape == (2, *size, 3)
 

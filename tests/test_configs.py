@@ -27,6 +27,8 @@ LAYOUTS = {
     "speedlines_b0": "speedlines",
     "speedlines_b1": "speedlines",
     "speedlines_encoder": "speedlines",
+    "crack_segmentation": "crack_segmentation",
+    "kolektor_sdd2": "kolektor_sdd2",
     "labelme": "labelme",
     "coco": "coco",
     "pascal_voc": "pascal_voc",
@@ -35,6 +37,8 @@ LAYOUTS = {
 PARAMETERS = {
     "coffee_leaf": 7_699_011,
     "road": 1_941_105,
+    "crack_segmentation": 15_638_813,
+    "kolektor_sdd2": 15_638_813,
     "speedlines": 24_436_369,
     "speedlines_b0": 10_071_501,
     "speedlines_b1": 12_577_137,
@@ -117,7 +121,18 @@ def write_speedlines(root):
         write(root / "label" / f"{i}.png", label)
 
 
+def write_kolektor(root):
+    """40 surfaces, every second with a defect; 16 of them for the test."""
+    for i in range(40):
+        folder = root / ("test" if i % 5 > 2 else "train")
+        mask = np.zeros((64, 24), np.uint8)
+        mask[i : i + 4, 5:9] = 255 * (i % 2)
+        write(folder / f"{i}.png", np.full((64, 24, 3), 6 * i, np.uint8))
+        write(folder / f"{i}_GT.png", mask)
+
+
 WRITERS = {
+    "kolektor_sdd2": write_kolektor,
     "speedlines": write_speedlines,
     "coffee_leaf": write_coffee_leaves,
     "road": write_roads,
@@ -160,6 +175,7 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     else:
         tree["data"] |= dict(dir=str(tmp_path), num_photos=24)
     tree["train"]["precision"] = "float32"
+    tree["train"]["batch_size"] = max(tree["train"]["batch_size"], 8)  # of 8 devices
     run = parsing.parse(tree, experiment.SCHEMAS)
     built = experiment.build_experiment(run)
     state = jax.eval_shape(built.init)

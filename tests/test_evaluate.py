@@ -56,7 +56,7 @@ def test_counts_are_those_of_the_network_applied_by_hand(built, variables):
     positions = built.split.indices("val")[:3]
     counts = counts_of(built, variables, 2, 1, positions)
     decoder = built.dataset.source.decoder
-    out = {k: np.empty((3, *s), np.uint8) for k, s in decoder.shapes().items()}
+    out = {k: np.empty((3, *s), d) for k, (s, d) in decoder.fields().items()}
     built.dataset.source.read(positions, out)
     pixels = (out["image"] / 255.0 - 0.5) / 0.25
     outputs = built.model.apply(variables, pixels.astype("f4"), train=False)

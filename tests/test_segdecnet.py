@@ -29,7 +29,8 @@ def count(tree):
 def test_the_network_has_the_published_parameters(channels, number):
     outputs, variables = shapes_of(network(), (640, 232), channels)
     assert count(variables["params"]) == number
-    assert outputs["seg_logits"].shape == (2, 80, 29, 1)
+    assert outputs["seg_map"].shape == (2, 80, 29, 1)
+    assert outputs["seg_logits"].shape == (2, 640, 232, 1)
     assert outputs["cls_logits"].shape == (2, 1)
     parts = {name: count(leaf) for name, leaf in variables["params"].items()}
     volume = sum(n for name, n in parts.items() if name.startswith("volume"))
@@ -160,7 +161,7 @@ def test_the_network_equals_the_formulas_in_pytorch(variables, image):
     run = jax.jit(lambda v, x: network().apply(v, x, train=False))
     found = run(variables, image)
     np.testing.assert_allclose(
-        np.asarray(found["seg_logits"])[..., 0], logits[:, 0], rtol=0, atol=1e-4
+        np.asarray(found["seg_map"])[..., 0], logits[:, 0], rtol=0, atol=1e-4
     )
     np.testing.assert_allclose(found["cls_logits"], decision, rtol=0, atol=1e-4)
 

@@ -67,7 +67,14 @@ def initial_state(model, optimizer, image_shape, mesh, use_ema=False):
 
 
 def compiled_step(
-    model, task, optimizer, mesh, accumulate=1, ema_decay=None, parts=None
+    model,
+    task,
+    optimizer,
+    mesh,
+    accumulate=1,
+    ema_decay=None,
+    parts=None,
+    reduction="mean",
 ):
     step = steps.make_train_step(
         model,
@@ -79,6 +86,8 @@ def compiled_step(
         accumulate=accumulate,
         ema_decay=ema_decay,
         parts=parts or {},
+        reduction=reduction,
+        progress=lambda step: 0.0,
     )
     return parallel.compile_train_step(step, mesh)
 

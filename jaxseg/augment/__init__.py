@@ -37,7 +37,14 @@ from jaxseg.augment.shrink import shrink
 from jaxseg.errors import InputError
 from jaxseg.types import Array, Batch
 
-__all__ = ["AUGMENTS", "make_augment", "make_normalize", "refuse_misfits", "shrink"]
+__all__ = [
+    "AUGMENTS",
+    "make_augment",
+    "make_normalize",
+    "moving",
+    "refuse_misfits",
+    "shrink",
+]
 
 AUGMENTS = {**LINEAR, **MOVES, **DISTORTIONS, **PHOTOMETRY, **MIXES}
 
@@ -131,6 +138,12 @@ def refuse_misfits(
             expected = f"probabilities of {', '.join(family)} that sum to at most 1"
             found = f"{listed}, of which at most one is done to a sample"
             refuse(name, expected, found, max(present[name] - excess, 0.0))
+
+
+def moving(named: Named) -> list[str]:
+    """Names of the augmentations that move pixels."""
+    movers = {**LINEAR, **MOVES, **DISTORTIONS}
+    return [name for name, group in named.items() if name in movers and group["p"] > 0]
 
 
 def _draw(key: Array, index: Array) -> Draws:

@@ -24,9 +24,13 @@ from jaxseg.data.images import (
     resize_image,
     resize_mask,
 )
+from jaxseg.data.targets import TargetRule, make_targets, target_fields
 from jaxseg.data.tiles import TileDecoder
 from jaxseg.errors import InputError
 from jaxseg.types import IGNORE
+
+Fields = dict[str, tuple[tuple[int, ...], type]]
+"""Shape and dtype by name."""
 
 FORMAT = 2
 """To be raised when the same files would decode to other pixels than before."""
@@ -40,11 +44,13 @@ class Decoder:
       image_size: (H, W).
       channels: C, 1 or 3.
       encoding: of the masks; None for a set without masks.
+      targets: makes SegDecNet's targets as well.
     """
 
     image_size: tuple[int, int]
     channels: int
     encoding: MaskEncoding | None
+    targets: TargetRule | None = None
 
     @property
     def key(self) -> str:
@@ -57,28 +63,34 @@ class Decoder:
         return resize_image(decode_image(data, self.channels), self.image_size)
 
     def mask(self, data: bytes) -> np.ndarray:
-        """[H, W] uint8 class ids; all `IGNORE` for an image without a mask."""
+        """Class ids [h, w] uint8 as stored; all `IGNORE` without a mask."""
         if not data:
             return np.full(self.image_size, IGNORE, np.uint8)
-        return resize_mask(
-            encode_mask(decode_mask(data), self.encoding), self.image_size
-        )
+        return encode_mask(decode_mask(data), self.encoding)
 
     def decode(self, record: dict[str, bytes]) -> dict[str, np.ndarray]:
-        """`image` and, where the set has masks, `mask`."""
+        """`image` and, where the set has masks, `mask` and its targets."""
         pixels = {"image": self.image(record["image"])}
         if self.encoding is not None:
-            pixels["mask"] = self.mask(record["mask"])
+            mask = self.mask(record["mask"])
+            pixels["mask"] = resize_mask(mask, self.image_size)
+            if self.targets is not None:
+                pixels |= make_targets(mask, self.image_size, self.targets)
         return pixels
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape per array of one sample."""
-        shapes = {"image": (*self.image_size, self.channels)}
-        return shapes if self.encoding is None else shapes | {"mask": self.image_size}
+    def fields(self) -> Fields:
+        """Shape and dtype per array of one sample."""
+        fields = {"image": ((*self.image_size, self.channels), np.uint8)}
+        if self.encoding is not None:
+            fields["mask"] = (self.image_size, np.uint8)
+            if self.targets is not None:
+                fields |= target_fields(self.image_size)
+        return fields
 
-    def arrays(self, count: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    def arrays(self, count: int) -> Fields:
         """Shape and dtype of the files that hold `count` decoded samples."""
-        return {n: ((count, *shape), np.uint8) for n, shape in self.shapes().items()}
+        fields = self.fields().items()
+        return {name: ((count, *shape), dtype) for name, (shape, dtype) in fields}
 
     def store(self, arrays, i: int, pixels: dict[str, np.ndarray]) -> None:
         """Writes decoded sample i into the arrays."""
@@ -108,7 +120,7 @@ class Decoded:
         self.decoder = decoder
         self._arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in decoder.shapes()
+            for name in decoder.fields()
         }
 
     def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ from jaxseg.data import check, stored
 from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
 from jaxseg.data.check import CheckedRecord
 from jaxseg.data.prepare import prepare
+from jaxseg.data.targets import TargetRule
 from jaxseg.data.tiles import TileDecoder, describe_crop
 from jaxseg.datasets.record import Listing
 from jaxseg.errors import InputError, shorten
@@ -53,8 +54,13 @@ class Dataset:
         return np.asarray([c.label for c in self.records], np.int32)
 
 
-def load_dataset(listing: Listing, data: Data) -> Dataset:
+def load_dataset(
+    listing: Listing, data: Data, targets: TargetRule | None = None
+) -> Dataset:
     """Checks the files and opens them as fast as `data.cache` allows.
+
+    Args:
+      targets: what to make of masks besides.
 
     Raises:
       InputError: whatever is wrong with the files, the masks or the disk.
@@ -62,7 +68,7 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
     cache_dir, workers = _make_cache_folder(data), num_workers(data)
     checked = _check_once(listing, data, cache_dir, workers)
     _refuse_empty_classes(listing.classes, checked)
-    decoder = _make_decoder(checked, data)
+    decoder = _make_decoder(checked, data, targets)
     source, cache_note = open_source(
         prepare(checked, cache_dir),
         decoder,
@@ -92,9 +98,11 @@ def load_dataset(listing: Listing, data: Data) -> Dataset:
     )
 
 
-def _make_decoder(checked: check.Checked, data: Data) -> Decoder | TileDecoder:
+def _make_decoder(
+    checked: check.Checked, data: Data, targets: TargetRule | None
+) -> Decoder | TileDecoder:
     if data.crop is None:
-        return Decoder(data.image_size, data.channels, checked.encoding)
+        return Decoder(data.image_size, data.channels, checked.encoding, targets)
     _refuse_small_images(checked.records, data.image_size)
     sizes = tuple(item.size for item in checked.records)
     return TileDecoder(data.image_size, data.channels, checked.encoding, sizes)

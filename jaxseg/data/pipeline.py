@@ -16,6 +16,7 @@ from jaxseg.config import Crop
 from jaxseg.data.cache import Decoder, Source
 from jaxseg.data.sampling import epoch_length, epoch_order
 from jaxseg.data.tiles import TileSource, draw_numbers, window_labels
+from jaxseg.types import IGNORE
 
 HostBatch = dict[str, np.ndarray]
 
@@ -24,7 +25,7 @@ class Buffers:
     """Host batches to be filled again and again; grows to what is in flight at once."""
 
     def __init__(self, decoder: Decoder, batch_size: int):
-        self._shapes = decoder.shapes()
+        self._fields = decoder.fields()
         self._batch_size = batch_size
         self._free: queue.SimpleQueue[HostBatch] = queue.SimpleQueue()
 
@@ -34,7 +35,10 @@ class Buffers:
             return self._free.get_nowait()
         except queue.Empty:
             n = self._batch_size
-            batch = {k: np.empty((n, *s), np.uint8) for k, s in self._shapes.items()}
+            fields = self._fields.items()
+            batch = {
+                name: np.empty((n, *shape), kind) for name, (shape, kind) in fields
+            }
             batch["label"] = np.empty(n, np.int32)
             batch["valid"] = np.empty(n, bool)
             batch["index"] = np.empty(n, np.int32)
@@ -48,7 +52,8 @@ class Buffers:
 class TrainLoader:
     """Training batches by step, whole epochs one after the other.
 
-    Step 0 is the first of `first_epoch`.
+    Step 0 is the first of `first_epoch`. Masks of `hidden` images (bool, by position in
+    the whole set) come as all `IGNORE`; their labels stay.
 
     Attributes:
       num_samples: n of an epoch.
@@ -67,10 +72,12 @@ class TrainLoader:
         seed: int,
         workers: int,
         first_epoch: int = 0,
+        hidden: np.ndarray | None = None,
     ):
         self._source, self._labels, self._positions = source, labels, positions
         self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
         self._workers, self._first_epoch = workers, first_epoch
+        self._hidden = hidden
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
         self.num_samples = epoch_length(labels[positions], mode=sampling)
         self.steps_per_epoch = self.num_samples // batch_size
@@ -86,12 +93,14 @@ class TrainLoader:
         return iter(steps.to_iter_dataset(_read_options(self._workers)))
 
     def _load(self, step: int) -> HostBatch:
-        return _fill(
-            self.buffers.take(),
-            self._source,
-            self._labels,
-            self.positions_of(int(step)),
-        )
+        positions = self.positions_of(int(step))
+        batch = _fill(self.buffers.take(), self._source, self._labels, positions)
+        return self._hide(batch, positions)
+
+    def _hide(self, batch: HostBatch, positions: np.ndarray) -> HostBatch:
+        if self._hidden is not None:
+            batch["mask"][self._hidden[positions]] = IGNORE
+        return batch
 
     def _places(self, step: int) -> tuple[int, np.ndarray]:
         """The epoch of a step, and its samples as places in the training part."""
@@ -143,8 +152,9 @@ class CropLoader(TrainLoader):
         self._source.read_at(self._windows(step), batch)
         batch["label"][:] = window_labels(batch["mask"])
         batch["valid"][:] = True
-        batch["index"][:] = self._places(step)[1]
-        return batch
+        places = self._places(step)[1]
+        batch["index"][:] = places
+        return self._hide(batch, self._positions[places])
 
 
 class EvalLoader:

@@ -51,6 +51,12 @@ def make_targets(
     return {"seg_target": downsize(soft), "seg_weight": downsize(weight)}
 
 
+def target_fields(size: tuple[int, int]) -> dict[str, tuple[tuple[int, int], type]]:
+    """Shape and dtype of the targets of an image of this size."""
+    small = (size[0] // STRIDE, size[1] // STRIDE)
+    return {"seg_target": (small, np.float32), "seg_weight": (small, np.float32)}
+
+
 def soft_mask(mask: np.ndarray, size: tuple[int, int], dilate: int) -> np.ndarray:
     """[H, W] float32 in [0, 1]: grown, then resized bilinearly, so edges are soft."""
     grown = (mask == 1).astype(np.uint8)

@@ -67,9 +67,12 @@ class TileDecoder:
         rule = (FORMAT, "tiles", self.channels, *dataclasses.astuple(self.encoding))
         return hashlib.sha256(repr(rule).encode()).hexdigest()[:12]
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape per array of one window."""
-        return {"image": (*self.image_size, self.channels), "mask": self.image_size}
+    def fields(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype per array of one window."""
+        return {
+            "image": ((*self.image_size, self.channels), np.uint8),
+            "mask": (self.image_size, np.uint8),
+        }
 
     def arrays(self, count: int) -> dict[str, tuple[tuple[int, ...], type]]:
         """Shape and dtype of the flat files that hold all tiles."""

@@ -6,6 +6,7 @@ whose `__call__(image, *, train)` gives the outputs documented in `jaxseg.types`
 
 from jaxseg.models.classifier import classifier
 from jaxseg.models.encoder_unet import encoder_unet
+from jaxseg.models.segdecnet import segdecnet
 from jaxseg.models.simple_cnn import simple_cnn
 from jaxseg.models.unet import unet
 
@@ -14,4 +15,5 @@ MODELS = {
     "encoder_unet": encoder_unet,
     "classifier": classifier,
     "simple_cnn": simple_cnn,
+    "segdecnet": segdecnet,
 }

@@ -72,7 +72,9 @@ class ConvFeature(nn.Module):
 
 
 class SegDecNet(nn.Module):
-    """`seg_logits` [N, H/8, W/8, 1] and, from them, `cls_logits` [N, 1].
+    """`seg_map` [N, H/8, W/8, 1] and, from it, `cls_logits` [N, 1].
+
+    `seg_logits` [N, H, W, 1] are the map enlarged bilinearly, for metrics and pictures.
 
     Nothing couples the samples of a batch. H and W are multiples of 8, from 128 on.
 
@@ -100,10 +102,12 @@ class SegDecNet(nn.Module):
                 kernel_init=xavier_normal,
                 name="mask_conv",
             )(volume)
-            seg_logits = FeatureNorm(name="mask_norm")(x)  # [N, H/8, W/8, 1] float32
+            seg_map = FeatureNorm(name="mask_norm")(x)  # [N, H/8, W/8, 1] float32
+        full_size = (*image.shape[:3], 1)
         return {
-            "seg_logits": seg_logits,
-            "cls_logits": self._decide(volume, seg_logits),
+            "seg_map": seg_map,
+            "seg_logits": jax.image.resize(seg_map, full_size, "bilinear"),
+            "cls_logits": self._decide(volume, seg_map),
         }
 
     def _volume(self, image: Array) -> Array:
@@ -117,10 +121,10 @@ class SegDecNet(nn.Module):
                 x = block(64, 5, name=f"volume_{level}_{layer}")(x)
         return block(1024, 15, name="volume_3_0")(ops.max_pool(x, 2, 2))
 
-    def _decide(self, volume: Array, seg_logits: Array) -> Array:
+    def _decide(self, volume: Array, seg_map: Array) -> Array:
         if self.adjust_gradient:
-            volume, seg_logits = jax.lax.stop_gradient((volume, seg_logits))
-        x = jnp.concatenate([volume, seg_logits.astype(self.dtype)], axis=-1)
+            volume, seg_map = jax.lax.stop_gradient((volume, seg_map))
+        x = jnp.concatenate([volume, seg_map.astype(self.dtype)], axis=-1)
         for layer, channels in enumerate((8, 16, 32)):
             x = ops.max_pool(x, 2, 2)  # odd sizes are floored
             x = ConvFeature(channels, 5, self.dtype, name=f"decision_{layer}")(x)
@@ -128,8 +132,8 @@ class SegDecNet(nn.Module):
         features = [
             ops.global_max(x),
             x.mean(axis=(1, 2)),
-            ops.global_max(seg_logits),
-            seg_logits.mean(axis=(1, 2)),
+            ops.global_max(seg_map),
+            seg_map.mean(axis=(1, 2)),
         ]
         uniform = _uniform(1 / 66**0.5)
         dense = nn.Dense(1, kernel_init=uniform, bias_init=uniform, name="decision")

@@ -100,8 +100,8 @@ def _read_samples(experiment: Experiment, num_samples: int) -> dict[str, np.ndar
     queues = [order[labels[order] == label] for label in np.unique(labels)]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     chosen = train[[place for place in turns if place is not None][:num_samples]]
-    shapes = dataset.source.decoder.shapes()
-    batch = {k: np.empty((len(chosen), *s), np.uint8) for k, s in shapes.items()}
+    fields = dataset.source.decoder.fields().items()
+    batch = {k: np.empty((len(chosen), *s), dtype) for k, (s, dtype) in fields}
     dataset.source.read(chosen, batch)
     batch["index"] = chosen.astype(np.int32)
     if dataset.labels is None:

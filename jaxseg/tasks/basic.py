@@ -1,10 +1,4 @@
-"""What is learnt and how it is judged: classification, segmentation, or both at once.
-
-A task is pure. On the device: `loss` per example and `counts`, arrays with leading
-dimension N. On the host, over the whole set: `choose_thresholds` from the counts of the
-validation set, then `summarize` and `rows` at those thresholds. Two classes make a
-binary task with one logit; more classes a softmax, whose decision needs no threshold.
-"""
+"""Classification, segmentation, and both at once with the losses of the config."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import metrics
+from jaxseg.data.targets import TargetRule
 from jaxseg.losses import bce
 from jaxseg.thresholds import (
     Threshold,
@@ -38,11 +33,13 @@ class Task(Protocol):
     Attributes:
       classes: names by class id.
       needs: names of the outputs that it learns from.
+      targets: how masks become further targets; None needs no more than masks.
       headline: metrics of the log line, the most telling first.
     """
 
     classes: tuple[str, ...]
     needs: tuple[str, ...]
+    targets: TargetRule | None
     headline: tuple[str, ...]
 
     def loss(self, outputs: Outputs, batch: Batch) -> Array:
@@ -83,6 +80,7 @@ class Classification:
     image_loss: Loss
     rule: ThresholdRule
     needs = ("cls_logits",)
+    targets = None
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -152,6 +150,7 @@ class Segmentation:
     mask_loss: Loss
     rule: ThresholdRule
     needs = ("seg_logits",)
+    targets = None
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -221,14 +220,11 @@ class Segmentation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint:
-    """One segmentation and one binary decision per image, losses added with weights."""
+class MaskAndImage:
+    """One segmentation and one binary decision per image; subclasses add the loss."""
 
     segmentation: Segmentation
     decision: Classification
-    mask_weight: float
-    image_weight: float
-    needs = ("seg_logits", "cls_logits")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -237,11 +233,6 @@ class Joint:
     @property
     def headline(self) -> tuple[str, ...]:
         return self.segmentation.headline[:2] + self.decision.headline[:2]
-
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        return self.mask_weight * self.segmentation.loss(
-            outputs, batch
-        ) + self.image_weight * self.decision.loss(outputs, batch)
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         return self.segmentation.probabilities(outputs) | self.decision.probabilities(
@@ -270,6 +261,21 @@ class Joint:
 
     def confusion(self, counts: Counts, thresholds: Thresholds) -> np.ndarray:
         return self.segmentation.confusion(counts, thresholds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(MaskAndImage):
+    """The losses of mask and image, added with weights."""
+
+    mask_weight: float
+    image_weight: float
+    needs = ("seg_logits", "cls_logits")
+    targets = None
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+        return self.mask_weight * self.segmentation.loss(
+            outputs, batch
+        ) + self.image_weight * self.decision.loss(outputs, batch)
 
 
 def classification(
@@ -305,11 +311,13 @@ def joint(
 ) -> Joint:
     """Masks with the config's losses, and 'any foreground' per image with plain BCE."""
     rule = ThresholdRule(threshold, min_recall)
-    binary = Classification(("clean", "defect"), partial(bce, pos_weight=1.0), rule)
-    return Joint(Segmentation(classes, loss, rule), binary, mask_weight, image_weight)
+    masks = Segmentation(classes, loss, rule)
+    return Joint(masks, defect_decision(rule), mask_weight, image_weight)
 
 
-TASKS = {"classification": classification, "segmentation": segmentation, "joint": joint}
+def defect_decision(rule: ThresholdRule) -> Classification:
+    """Any foreground or none, with plain BCE."""
+    return Classification(("clean", "defect"), partial(bce, pos_weight=1.0), rule)
 
 
 def num_outputs(classes: tuple[str, ...]) -> int:

@@ -1,0 +1,306 @@
+"""SegDecNet's training, against its formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from jaxseg import experiment, loop, parsing, steps
+from jaxseg.errors import InputError
+from jaxseg.tasks import segdec
+from jaxseg.types import IGNORE
+
+KEYS = dict(
+    delta=0.01,
+    dynamic=True,
+    weighted=True,
+    weight_power=2.0,
+    weight_max=3.0,
+    weight_per_component=False,
+    dilate=1,
+    threshold="max_f1",
+    min_recall=0.9,
+)
+
+
+def task_of(**changes):
+    return segdec(("background", "crack"), **{**KEYS, **changes})
+
+
+def batch_of(count=4, seed=0):
+    """A negative, two positives and a weakly labelled positive."""
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(size=(count, 3, 2)).astype(np.float32)
+    target[0] = 0.0
+    mask = (rng.uniform(size=(count, 24, 16)) > 0.5).astype(np.int32)
+    mask[0], mask[3] = 0, IGNORE
+    return {
+        "mask": mask,
+        "label": np.array([0, 1, 1, 1], np.int32),
+        "seg_target": target,
+        "seg_weight": rng.uniform(0.1, 3.0, target.shape).astype(np.float32),
+    }
+
+
+def outputs_of(seed=1):
+    rng = np.random.default_rng(seed)
+    return {
+        "seg_map": rng.normal(0, 3, (4, 3, 2, 1)).astype(np.float32),
+        "cls_logits": rng.normal(0, 3, (4, 1)).astype(np.float32),
+    }
+
+
+def cross_entropy(logits, target):
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return -(target * np.log(p) + (1 - target) * np.log(1 - p))
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("progress", [None, 0.0, 0.3])
+def test_the_loss_is_that_of_the_formulas(weighted, progress):
+    batch, outputs = batch_of(), outputs_of()
+    if progress is not None:
+        batch["progress"] = np.full(4, progress, np.float32)
+    found = task_of(weighted=weighted).loss(outputs, batch)
+    weight = batch["seg_weight"] if weighted else 1.0
+    pixels = weight * cross_entropy(outputs["seg_map"][..., 0], batch["seg_target"])
+    seg_loss = pixels.mean(axis=(1, 2)) * [1, 1, 1, 0]  # the last has no mask
+    soft = batch["seg_target"].max(axis=(1, 2))
+    label = [0, soft[1], soft[2], 1] if progress is not None else [0, 1, 1, 1]
+    dec_loss = cross_entropy(outputs["cls_logits"][:, 0], np.array(label))
+    share = progress or 0.0
+    shares = (1, 0.01) if progress is None else (1 - share, 0.01 * share)
+    wanted = shares[0] * seg_loss + shares[1] * dec_loss
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_balance_moves_from_segmentation_to_decision():
+    shares = [task_of().shares(epoch / 50) for epoch in (0, 49)]
+    assert shares[0] == (1.0, 0.0)
+    assert shares[1] == pytest.approx((0.02, 0.0098))
+    assert task_of(dynamic=False).shares(0.5) == (1.0, 0.01)
+    assert task_of().shares(None) == (1.0, 0.01)
+
+
+# A small network with the outputs of SegDecNet, so that tests compile in no time.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kolektor")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 8)):
+        (root / split).mkdir()
+        for number in range(count):
+            image = rng.integers(60, 120, (128, 136, 3), dtype=np.uint8)
+            mask = np.zeros((128, 136), np.uint8)
+            if number % 2:
+                mask[20 + number : 40 + number, 30:90] = 255
+                image[mask > 0] += 100
+            Image.fromarray(image).save(root / split / f"{number}.png")
+            Image.fromarray(mask).save(root / split / f"{number}_GT.png")
+    return root
+
+
+def tree_of(folder, *, data=None, train=None, task=None):
+    return dict(
+        seed=0,
+        task=dict(name="segdec", **{**KEYS, **(task or {})}),
+        model=dict(name="segdecnet", adjust_gradient=True, variant="released"),
+        data=dict(
+            name="folder_segmentation",
+            dir=str(folder),
+            image_dir="{split}",
+            mask_dir="{split}",
+            mask_suffix="_GT",
+            foreground="bright",
+            classes=("background", "crack"),
+            classes_file="",
+            group_pattern="",
+            image_size=(128, 136),
+            channels=3,
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+            split="published",
+            split_seed=0,
+            val_fraction=0.2,
+            test_fraction=0.0,
+            sampling="least_used",
+            cache="auto",
+            augment={},
+        )
+        | (data or {}),
+        loss={},
+        optim=dict(
+            name="sgd",
+            learning_rate=0.1,
+            schedule="constant",
+            plateau=None,
+            warmup_epochs=0.0,
+            momentum=0.0,
+            weight_decay=0.0,
+            clip_norm=None,
+        ),
+        train=dict(
+            batch_size=8,
+            epochs=2,
+            early_stop=None,
+            precision="float32",
+            monitor="ap",
+            accumulate=1,
+            ema_decay=None,
+            reduction="sum",
+            preview=2,
+        )
+        | (train or {}),
+    )
+
+
+def build(folder, **changes):
+    run = parsing.parse(tree_of(folder, **changes), experiment.SCHEMAS)
+    return experiment.build_experiment(run)
+
+
+def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path):
+    built = build(folder, train=dict(epochs=1))
+    labels = built.dataset.record_labels[built.split.indices("train")]
+    (phase,) = built.phases
+    assert phase.loader.num_samples == 2 * (labels > 0).sum()
+    loop.train(built, tmp_path)
+    variables, progress = loop.restore_best(built, tmp_path)
+    row = progress.history[0]
+    assert {"val/ap", "val/auc", "val/iou/crack/pooled"} <= row.keys()
+    assert (tmp_path / "previews" / "epoch_0001.png").is_file()
+    assert np.isfinite(row["train/loss"])
+    assert "decision" in variables["params"]
+
+
+def test_only_num_segmented_masks_of_defects_are_used(folder):
+    built = build(folder, data=dict(num_segmented=3))
+    (phase,) = built.phases
+    seen = {}
+    for batch in phase.batches(0, 4 * phase.loader.steps_per_epoch):
+        for k, position in enumerate(batch["index"]):
+            hidden = bool((batch["mask"][k] == IGNORE).all())
+            seen[int(position)] = (hidden, int(batch["label"][k]))
+    with_mask = [label for hidden, label in seen.values() if not hidden]
+    assert sum(with_mask) == 3
+    assert all(label == 1 for hidden, label in seen.values() if hidden)
+    for batch in built.eval_loader("val"):
+        assert not (batch["mask"] == IGNORE).any()
+
+
+class Linear:
+    """Logits that are linear in the pixels: [N, 8, 8, 1] images."""
+
+    def apply(self, variables, image, *, train, rngs=None, mutable=()):
+        del train, rngs
+        w = variables["params"]["w"]
+        outputs = {
+            "seg_map": image[:, ::4, ::4] * w[0],
+            "cls_logits": image.mean((1, 2)) * w[1],
+        }
+        return (outputs, {}) if mutable else outputs
+
+
+def one_step(batch, reduction):
+    """How the weights change in a step of plain gradient descent."""
+    from jaxseg.optim import init_plateau
+    from jaxseg.train_state import TrainState
+
+    optimizer = optax.sgd(0.5)
+    step = steps.make_train_step(
+        Linear(),
+        task_of(),
+        optimizer,
+        lambda key, batch: batch,
+        lambda batch: batch,
+        seed=0,
+        accumulate=1,
+        ema_decay=None,
+        parts={},
+        reduction=reduction,
+        progress=lambda step: 0.25,
+    )
+    params = {"w": jnp.array([0.3, -0.2])}
+    state = TrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        {},
+        optimizer.init(params),
+        init_plateau(),
+        None,
+    )
+    new, logs = jax.jit(step)(state, batch)
+    return np.asarray(new.params["w"] - params["w"]), float(logs["loss"])
+
+
+def small_batch():
+    rng = np.random.default_rng(3)
+    batch = batch_of()
+    batch["seg_target"] = batch["seg_target"][:, :2]
+    batch["seg_weight"] = batch["seg_weight"][:, :2]
+    batch["image"] = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
+    return batch
+
+
+def test_a_summed_step_is_the_sum_of_the_steps_of_its_images():
+    batch = small_batch()
+    whole, loss = one_step(batch, "sum")
+    singles = [
+        one_step({name: values[i : i + 1] for name, values in batch.items()}, "sum")
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(
+        whole, sum(move for move, _ in singles), rtol=1e-5, atol=1e-7
+    )
+    assert loss == pytest.approx(np.mean([loss for _, loss in singles]), rel=1e-5)
+    mean, _ = one_step(batch, "mean")
+    np.testing.assert_allclose(whole, 4 * mean, rtol=1e-5, atol=1e-7)
+
+
+# Mistakes.
+
+
+def refusal(folder, **changes):
+    with pytest.raises(InputError) as error:
+        build(folder, **changes)
+    return error.value
+
+
+def test_more_masks_than_defects_are_refused(folder):
+    error = refusal(folder, data=dict(num_segmented=100))
+    assert error.found == "100"
+    assert "--config.data.num_segmented=12" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("data", "train", "found"),
+    [
+        (dict(augment=dict(hflip=dict(p=0.5))), {}, "hflip"),
+        (dict(crop=dict(per_image=1, foreground_share=0.5)), {}, "config.data.crop"),
+        ({}, dict(sizes=((64, 1), (128, 1))), "config.train.sizes"),
+    ],
+)
+def test_what_moves_the_images_is_refused(folder, data, train, found):
+    assert found in refusal(folder, data=data, train=train).found
+
+
+def test_photometry_is_allowed(folder):
+    augment = dict(brightness=dict(p=0.5, shift=0.1))
+    assert build(folder, data=dict(augment=augment)).phases
+
+
+def test_a_network_without_a_coarse_map_is_refused(folder):
+    tree = tree_of(folder)
+    tree["model"] = dict(name="simple_cnn", bn_group=None, dropout=0.0)
+    with pytest.raises(InputError, match="seg_map"):
+        experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
+
+
+def test_losses_of_the_config_are_refused(folder):
+    tree = tree_of(folder) | dict(loss=dict(bce=dict(weight=1.0, pos_weight=1.0)))
+    with pytest.raises(InputError, match="the task segdec has losses of its own"):
+        parsing.parse(tree, experiment.SCHEMAS)
