@@ -65,18 +65,21 @@ def refuse_moved_targets(run: Run, task: Task) -> None:
     """Targets of SegDecNet are made once: nothing may move or cut the images."""
     if task.targets is None:
         return
-    name, moves = f"config.task.name={run.task.name}", augment.moving(run.data.augment)
-    problems = {
-        f"config.data.augment with {', '.join(moves)}": moves
-        and '--config.data.augment="{}"',
-        "config.data.crop": run.data.crop and "--config.data.crop=none",
-        "config.train.sizes": run.train.sizes and '--config.train.sizes="()"',
-    }
-    for found, fix in problems.items():
-        if fix:
+    moves = augment.moving(run.data.augment)
+    for is_there, found, fix in (
+        (
+            moves,
+            f"data.augment with {', '.join(moves)}",
+            " ".join(f"--config.data.augment.{name}.p=0" for name in moves),
+        ),
+        (run.data.crop, "data.crop", "--config.data.crop=none"),
+        (run.train.sizes, "train.sizes", '--config.train.sizes="()"'),
+    ):
+        if is_there:
             raise InputError(
-                f"images that stay as they are for {name}, whose targets are made once",
-                found,
+                "images that stay as they are for config.task.name="
+                f"{run.task.name}, whose targets are made once",
+                f"config.{found}",
                 fix,
             )
 
