@@ -10,7 +10,15 @@ from jax.sharding import AxisType
 
 from jaxseg import parallel
 from jaxseg.errors import InputError
-from jaxseg.models import MODELS, classifier, encoder_unet, layers, simple_cnn, unet
+from jaxseg.models import (
+    MODELS,
+    classifier,
+    encoder_unet,
+    layers,
+    segdecnet,
+    simple_cnn,
+    unet,
+)
 from jaxseg.models.resnet import BLOCKS, BasicBlock, ResNetEncoder
 from jaxseg.models.unet import DoubleConv
 
@@ -115,18 +123,24 @@ TINY = {
     "encoder_unet": encoder_unet_of("resnet18", 3, jnp.bfloat16, image_head=True),
     "classifier": classifier_of("tf_efficientnet_b0", 3, jnp.bfloat16),
     "simple_cnn": simple_cnn(3, jnp.bfloat16, bn_group=None, dropout=0.5),
+    "segdecnet": segdecnet(1, jnp.bfloat16, adjust_gradient=True, variant="released"),
 }
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_float32_and_of_the_documented_shape(name, channels):
-    outputs, variables = shapes_of(TINY[name], size=(32, 64), channels=channels)
+    outputs, variables = shapes_of(TINY[name], size=(128, 160), channels=channels)
     wanted = {
-        "unet": {"seg_logits": (2, 32, 64, 3), "cls_logits": (2, 1)},
-        "encoder_unet": {"seg_logits": (2, 32, 64, 3), "cls_logits": (2, 1)},
+        "unet": {"seg_logits": (2, 128, 160, 3), "cls_logits": (2, 1)},
+        "encoder_unet": {"seg_logits": (2, 128, 160, 3), "cls_logits": (2, 1)},
         "classifier": {"cls_logits": (2, 3)},
         "simple_cnn": {"cls_logits": (2, 3)},
+        "segdecnet": {
+            "seg_map": (2, 16, 20, 1),
+            "seg_logits": (2, 128, 160, 1),
+            "cls_logits": (2, 1),
+        },
     }
     assert {key: logits.shape for key, logits in outputs.items()} == wanted[name]
     leaves = jax.tree.leaves((outputs, variables))
