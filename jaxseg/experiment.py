@@ -130,17 +130,8 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     fields = target_fields(run.data.image_size) if task.targets else {}
     batch = _abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
     normalize = augment.make_normalize(run.data.mean, run.data.std)
-    eval_step = steps.make_eval_step(model, task, normalize)
     # Class weights may need the split; no check of this kind depends on their values.
-    misfits.refuse_values(run)
-    misfits.refuse_moved_targets(run, task)
-    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
-    variables, outputs = _variables_and_outputs(run, model)
-    misfits.refuse_wrong_task(run, task, outputs, has_masks)
-    misfits.refuse_unknown_parts(run, variables["params"])
-    misfits.refuse_unknown_monitor(
-        run, _metric_names(run, task, model, eval_step, batch)
-    )
+    variables = _refuse_misfits(run, model, task, normalize, batch)
     dataset = load_dataset(listing, run.data, task.targets)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
@@ -189,6 +180,20 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
     )
+
+
+def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, batch: Batch):
+    """Refuses what needs no data to be told; the shapes of the network's variables."""
+    misfits.refuse_values(run)
+    misfits.refuse_moved_targets(run, task)
+    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
+    variables, outputs = _variables_and_outputs(run, model)
+    misfits.refuse_wrong_task(run, task, outputs, "mask" in batch)
+    misfits.refuse_unknown_parts(run, variables["params"])
+    eval_step = steps.make_eval_step(model, task, normalize)
+    names = _metric_names(run, task, model, eval_step, batch)
+    misfits.refuse_unknown_monitor(run, names)
+    return variables
 
 
 def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Task:
