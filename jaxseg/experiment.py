@@ -209,8 +209,11 @@ def _hidden_masks(run: Run, dataset: Dataset, split: Split) -> np.ndarray | None
     if run.data.num_segmented is None:
         return None
     train = split.indices("train")
-    positives = train[dataset.record_labels[train] > 0]
+    annotated = np.array([dataset.records[i].record.mask is not None for i in train])
+    positives = train[annotated & (dataset.record_labels[train] > 0)]
     misfits.refuse_few_positives(run, len(positives))
+    if not len(positives):
+        return None
     order = np.random.default_rng(run.data.split_seed).permutation(positives)
     hidden = np.zeros(len(dataset.records), bool)
     hidden[order[run.data.num_segmented :]] = True
@@ -243,7 +246,7 @@ def _make_phases(
         resized = jax.tree.map(partial(_resize_batch, size.batch_size, mesh), batch)
         phase = Phase(size, first_epoch, first_step, loader, resized)
         yield phase
-        first_epoch, first_step = first_epoch + size.epochs, phase.last_step
+        first_epoch, first_step = first_epoch + size.epochs, phase.stop
 
 
 def _make_train_loader(

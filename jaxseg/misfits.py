@@ -89,7 +89,7 @@ def refuse_few_positives(run: Run, count: int) -> None:
     if run.data.num_segmented > count:
         raise InputError(
             f"at most {count} in config.data.num_segmented, the training images with a "
-            "defect",
+            "defect and a mask",
             f"{run.data.num_segmented}",
             f"--config.data.num_segmented={count}",
         )

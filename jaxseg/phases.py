@@ -44,8 +44,8 @@ class Phase:
     abstract_batch: Batch
 
     @property
-    def last_step(self) -> int:
-        """Of the phase, plus one."""
+    def stop(self) -> int:
+        """The first step after the phase."""
         return self.first_step + self.size.epochs * self.loader.steps_per_epoch
 
     def first_step_of(self, epoch: int) -> int:
@@ -93,7 +93,7 @@ def progress_of(phases: Sequence[Phase]) -> Callable[[Array], Array]:
 
 def epoch_of(phases: Sequence[Phase], step: int) -> int:
     """The epoch that a step belongs to."""
-    phase = next((p for p in phases if step < p.last_step), phases[-1])
+    phase = next((p for p in phases if step < p.stop), phases[-1])
     return phase.first_epoch + (step - phase.first_step) // phase.loader.steps_per_epoch
 
 

@@ -55,8 +55,9 @@ def summarize(feature: np.ndarray) -> np.ndarray:
 def import_libraries():
     """(torch, torchvision, timm, smp, the operators torchvision lacks on a CPU)."""
     import torch
+    from torch.library import Library
 
-    library = torch.library.Library("torchvision", "DEF")
+    operators = Library("torchvision", "DEF")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -64,13 +65,13 @@ def import_libraries():
         "pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> "
         "Tensor",
     ):
-        library.define(schema)
+        operators.define(schema)
     import segmentation_models_pytorch
     import timm
     import torchvision
 
     # Operators live as long as the object that defined them.
-    return torch, torchvision, timm, segmentation_models_pytorch, library
+    return torch, torchvision, timm, segmentation_models_pytorch, operators
 
 
 def build(name: str, libraries):

@@ -288,6 +288,33 @@ def test_what_moves_the_images_is_refused(folder, data, train, found):
     assert found in refusal(folder, data=data, train=train).found
 
 
+def test_masks_to_hide_need_masks(tmp_path):
+    for name in ("clean", "cracked"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            pixels = np.full((64, 64, 3), 5 * number, np.uint8)
+            pixels[0, 0] = len(name)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    tree = tree_of(tmp_path, data=dict(sampling="shuffle", split="grouped"))
+    own = ("image_dir", "mask_dir", "mask_suffix", "foreground", "classes_file")
+    tree["data"] = {k: v for k, v in tree["data"].items() if k not in own}
+    tree["data"] |= dict(
+        name="folder_classification", classes=("clean", "cracked"), image_size=(64, 64)
+    )
+    tree["task"] = dict(name="classification", threshold="max_f1", min_recall=0.9)
+    tree["model"] = dict(name="simple_cnn", bn_group=None, dropout=0.0)
+    tree["loss"] = dict(bce=dict(weight=1.0, pos_weight=1.0))
+    for count, is_refused in ((3, True), (0, False)):
+        tree["data"]["num_segmented"] = count
+        run = parsing.parse(tree, experiment.SCHEMAS)
+        if is_refused:
+            with pytest.raises(InputError, match="at most 0"):
+                experiment.build_experiment(run)
+        else:
+            (phase,) = experiment.build_experiment(run).phases
+            assert "mask" not in next(phase.batches(0, 1))
+
+
 def test_photometry_is_allowed(folder):
     augment = dict(brightness=dict(p=0.5, shift=0.1))
     assert build(folder, data=dict(augment=augment)).phases

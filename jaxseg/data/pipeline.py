@@ -140,19 +140,18 @@ class CropLoader(TrainLoader):
 
     def positions_of(self, step: int) -> np.ndarray:
         """Of the windows of the grid that those of a step begin in, [batch_size]."""
-        return self._source.nearest(self._windows(step))
+        return self._source.nearest(self._windows(*self._places(step)))
 
-    def _windows(self, step: int) -> list[tuple[int, int, int]]:
-        epoch, places = self._places(step)
+    def _windows(self, epoch: int, places) -> list[tuple[int, int, int]]:
         tiles, numbers = self._positions[places], self._numbers(epoch)[places]
         return self._source.place(tiles, numbers, self._share)
 
     def _load(self, step: int) -> HostBatch:
-        batch, step = self.buffers.take(), int(step)
-        self._source.read_at(self._windows(step), batch)
+        batch = self.buffers.take()
+        epoch, places = self._places(int(step))
+        self._source.read_at(self._windows(epoch, places), batch)
         batch["label"][:] = window_labels(batch["mask"])
         batch["valid"][:] = True
-        places = self._places(step)[1]
         batch["index"][:] = places
         return self._hide(batch, self._positions[places])
 

@@ -30,8 +30,7 @@ def epoch_order(labels: np.ndarray, *, mode: str, seed: int, epoch: int) -> np.n
     Returns:
       [`epoch_length`] int64 positions into `labels`.
 
-    Source of 'matched' and 'least_used': SegDecNet,
-    https://arxiv.org/abs/2007.07676, section III-C.
+    Source of 'matched' and 'least_used': SegDecNet, https://arxiv.org/abs/2007.07676.
     """
     generator = np.random.default_rng((seed, epoch))
     if mode == "shuffle":

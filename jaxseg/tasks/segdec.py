@@ -1,7 +1,7 @@
 """SegDecNet's training: masks where there are some, image labels everywhere.
 
-Source: https://arxiv.org/abs/2104.06064, equations 1 to 5; https://arxiv.org/abs/
-2007.07676 for the distance weights and the dynamic balance.
+Source: https://arxiv.org/abs/2104.06064 for the mixed supervision and the distance
+weights; https://arxiv.org/abs/2007.07676 for the dynamic balance.
 """
 
 import dataclasses
