@@ -8,7 +8,6 @@ mask is resized as images are here, antialiased.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 from scipy import ndimage
@@ -91,16 +90,8 @@ def downsize(values: np.ndarray) -> np.ndarray:
     The first window is centred on the first pixel. Mirrored without the edge pixel, as
     PyTorch's ReflectionPad2d.
     """
-    rows, columns = map(_window_means, values.shape)
-    return (rows @ values.astype(np.float64) @ columns.T).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=8)
-def _window_means(length: int) -> np.ndarray:
-    """[length / 8, length]: what every pixel contributes to every window."""
-    padded = np.pad(np.arange(length), STRIDE, mode="reflect")
-    means = np.zeros((length // STRIDE, length))
-    for window, row in enumerate(means):
-        start = window * STRIDE
-        np.add.at(row, padded[start : start + WINDOW], 1 / WINDOW)
-    return means
+    means = ndimage.uniform_filter1d(
+        values.astype(np.float64), WINDOW, 0, mode="mirror"
+    )
+    means = ndimage.uniform_filter1d(means[::STRIDE], WINDOW, 1, mode="mirror")
+    return means[:, ::STRIDE].astype(np.float32)
