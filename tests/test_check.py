@@ -436,6 +436,7 @@ def test_odd_images_are_counted_in_notes(tmp_path):
         "1 of 4 images are 16-bit: scaled to 8 bit by /257 (colour: upper byte)",
         "1 of 4 images have transparency: the alpha channel is dropped",
         "2 of 4 images are grey: repeated where three channels are asked for",
+        "1 images like another one (saved again, or another exposure): r1 like r0",
     )
 
 
@@ -445,6 +446,20 @@ def test_a_missing_label_comes_from_the_mask_and_a_given_one_stays(tmp_path):
     assert [item.label for item in checked.records] == [1, 0, 0, 0]
     assert [item.foreground for item in checked.records] == [1 / 32, 0.0, 1 / 32, None]
     assert "1 labels contradict the mask (foreground or none): r2" in checked.notes
+
+
+def test_a_darker_copy_is_named_and_remembered(tmp_path):
+    listing = listing_of(tmp_path, None, None, None)
+    pixels = np.random.default_rng(7).integers(0, 256, (12, 16), np.uint8)
+    picture = Image.fromarray(pixels).resize((160, 120), Image.Resampling.BICUBIC)
+    picture.save(listing.records[0].image)
+    picture.point(lambda value: value // 2 + 9).save(listing.records[2].image)
+    checked = run(listing)
+    assert checked.notes[-1] == (
+        "1 images like another one (saved again, or another exposure): r2 like r0"
+    )
+    assert [item.looks_like for item in checked.records] == ["", "", "r0"]
+    assert from_json(json.loads(json.dumps(to_json(checked))), listing) == checked
 
 
 def test_identical_images_and_contradictory_labels_are_named(tmp_path):

@@ -60,7 +60,7 @@ def test_grey_is_repeated_for_three_channels_and_kept_for_one():
     for channel in range(3):
         decoded = images.decode_image(data, 3)
         np.testing.assert_array_equal(decoded[..., channel], UPRIGHT)
-    assert images.describe_image(data).notes == ("grey",)
+    assert images.open_picture(data)[1].notes == ("grey",)
 
 
 def test_colour_becomes_luma_for_one_channel():
@@ -72,7 +72,7 @@ def test_colour_becomes_luma_for_one_channel():
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_not_clipped(file_format):
     data = encode(np.uint16([[0, 257, 385, 386, 32768, 65535]]), file_format)
-    facts = images.describe_image(data)
+    _, facts = images.open_picture(data)
     assert facts.mode == "I;16"
     assert facts.notes == ("16-bit", "grey")
     # 385 / 257 = 1.498, 386 / 257 = 1.502, 32768 / 257 = 127.502
@@ -84,7 +84,7 @@ def test_palette_image_gives_its_colours():
     data = encode_palette([[0, 1], [2, 0]], [(1, 2, 3), (200, 100, 0), (0, 0, 255)])
     expected = [[[1, 2, 3], [200, 100, 0]], [[0, 0, 255], [1, 2, 3]]]
     assert images.decode_image(data, 3).tolist() == expected
-    assert images.describe_image(data).notes == ("palette", "palette: 0 is not black")
+    assert images.open_picture(data)[1].notes == ("palette", "palette: 0 is not black")
 
 
 def test_transparent_palette_is_decoded_without_a_warning():
@@ -99,13 +99,13 @@ def test_transparent_palette_is_decoded_without_a_warning():
 def test_alpha_is_dropped_not_blended():
     data = encode(np.uint8([[[10, 20, 30, 0], [40, 50, 60, 128]]]))
     assert images.decode_image(data, 3).tolist() == [[[10, 20, 30], [40, 50, 60]]]
-    assert images.describe_image(data).notes == ("alpha",)
+    assert images.open_picture(data)[1].notes == ("alpha",)
 
 
 def test_cmyk_jpeg_becomes_rgb():
     pixels = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     data = encode(pixels, "JPEG", mode="CMYK", quality=100)
-    assert "CMYK" in images.describe_image(data).notes
+    assert "CMYK" in images.open_picture(data)[1].notes
     difference = images.decode_image(data, 3).astype(int) - pixels
     assert np.abs(difference).max() <= 3
 
@@ -120,7 +120,7 @@ def test_exif_orientation_turns_image_and_mask_upright_alike(orientation):
     assert np.abs(decoded.astype(int) - upright).max() <= 2
     mask = encode(STORED[orientation], "PNG", **options)
     np.testing.assert_array_equal(images.decode_mask(mask), UPRIGHT)
-    facts = images.describe_image(jpeg)
+    _, facts = images.open_picture(jpeg)
     assert facts.size == upright.shape
     assert ("EXIF-rotated" in facts.notes) == (orientation != 1)
 
@@ -135,7 +135,7 @@ def test_a_cut_file_is_found_by_every_reader(file_format):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode(noise, file_format)
     half = data[: len(data) // 2]
-    for read in (images.describe_image, images.decode_mask, decode):
+    for read in (images.open_picture, images.decode_mask, decode):
         with pytest.raises(UnreadableImage, match="is cut short or damaged"):
             read(half)
 
@@ -155,13 +155,13 @@ def decode(data):
 )
 def test_what_is_no_picture_is_refused_with_the_reason(data, reason):
     with pytest.raises(UnreadableImage, match=reason):
-        images.describe_image(data)
+        images.open_picture(data)
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImage, match="over 200 pixels: cut it into tiles"):
-        images.describe_image(encode(np.zeros((15, 15), np.uint8)))
+        images.open_picture(encode(np.zeros((15, 15), np.uint8)))
 
 
 def test_16_bit_colour_is_noted():
@@ -177,7 +177,7 @@ def test_16_bit_colour_is_noted():
     pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x1234, 0xFFFF, 0))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     data += chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    assert images.describe_image(data).notes == ("16-bit",)
+    assert images.open_picture(data)[1].notes == ("16-bit",)
     assert images.decode_image(data, 3).tolist() == [[[0x12, 0xFF, 0]]]
     with pytest.raises(UnreadableImage, match="16-bit colour"):
         images.decode_mask(data)

@@ -1,6 +1,7 @@
 """Groups stay whole, shares and classes come out, and what leaks is refused or told."""
 
 import collections
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -381,3 +382,27 @@ def test_a_set_of_one_label_needs_no_other():
     records = [record(f"{i:02d}", label=1) for i in range(20)]
     split = make_split(records, settings())
     assert all(len(split.indices(part)) for part in PARTS)
+
+
+def test_lookalikes_in_other_parts_than_train_are_named(tmp_path):
+    """c looks like a and d like b; only those not trained on beside them are told."""
+    parts = {"a": "train", "b": "test", "c": "val", "d": "test", "e": "train"}
+    looks = {"c": "a", "d": "b"}
+    records = [
+        dataclasses.replace(record(name), looks_like=looks.get(name, ""))
+        for name in parts
+    ]
+    path = tmp_path / "split.csv"
+    write_split(path, records, Split(tuple(parts.values())))
+    (note,) = make_split(records, settings(split=str(path))).notes
+    assert note.startswith("WARNING: images of val and test that show the same")
+    assert "1 (c like a)" in note
+
+
+def test_a_first_image_in_test_is_told_when_its_copy_is_trained_on(tmp_path):
+    records = [record("a"), dataclasses.replace(record("b"), looks_like="a")]
+    records += [record("c"), record("d")]
+    path = tmp_path / "split.csv"
+    write_split(path, records, Split(("test", "train", "val", "train")))
+    (note,) = make_split(records, settings(split=str(path))).notes
+    assert "1 (a like b)" in note

@@ -32,7 +32,7 @@ from jaxseg.types import IGNORE
 Fields = dict[str, tuple[tuple[int, ...], type]]
 """Shape and dtype by name."""
 
-FORMAT = 2
+FORMAT = 3
 """To be raised when the same files would decode to other pixels than before."""
 
 

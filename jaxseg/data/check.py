@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from jaxseg.data import images
+import numpy as np
+
+from jaxseg.data import images, lookalikes
 from jaxseg.data.encoding import (
     ValueCounts,
     count_values,
@@ -59,6 +61,7 @@ class CheckedRecord:
       size: (height, width) in pixels, upright.
       label: as listed; where that is None, 1 if the mask has any foreground, else 0.
       class_pixels: pixels of each class in the mask; () without one.
+      looks_like: id of the first record whose image shows the same; '' for itself.
     """
 
     record: Record
@@ -67,6 +70,7 @@ class CheckedRecord:
     size: tuple[int, int]
     label: int
     class_pixels: tuple[int, ...]
+    looks_like: str = ""
 
     @property
     def foreground(self) -> float | None:
@@ -102,6 +106,7 @@ class _Opened:
     image_sha256: str = ""
     mask_sha256: str = ""
     facts: ImageFacts | None = None
+    thumbnail: np.ndarray | None = None
     blank: float = 0.0
     mask_facts: ImageFacts | None = None
     tally: ValueCounts | None = None
@@ -147,6 +152,7 @@ def check(
     mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
     num_classes = len(listing.classes)
     records = tuple(_finish(item, encoding, num_classes) for item in kept)
+    records = _mark_lookalikes(records, [item.thumbnail for item in kept])
     notes = (
         *_file_notes([item.facts for item in kept], "images", _IMAGE_NOTES),
         *_file_notes(mask_facts, "masks", _MASK_NOTES),
@@ -162,8 +168,13 @@ def _open_record(listing: Listing, record: Record) -> _Opened:
     path = record.image
     try:
         image = path.read_bytes()
-        facts = images.describe_image(image)
-        opened = _Opened(record, "", hashlib.sha256(image).hexdigest(), facts=facts)
+        picture, facts = images.open_picture(image)
+        opened = _Opened(
+            record,
+            image_sha256=hashlib.sha256(image).hexdigest(),
+            facts=facts,
+            thumbnail=lookalikes.thumbnail(picture),
+        )
         if listing.max_blank < 1:
             blank = images.blank_share(image)
             opened = dataclasses.replace(opened, blank=blank)
@@ -277,6 +288,18 @@ def _finish(
     return CheckedRecord(item.record, *hashes, item.facts.size, label, tuple(counts))
 
 
+def _mark_lookalikes(
+    records: Sequence[CheckedRecord], thumbnails: Sequence[np.ndarray]
+) -> tuple[CheckedRecord, ...]:
+    first = lookalikes.cluster(np.stack(thumbnails))
+    return tuple(
+        dataclasses.replace(item, looks_like=records[other].record.id)
+        if other != position
+        else item
+        for position, (item, other) in enumerate(zip(records, first, strict=True))
+    )
+
+
 def _file_notes(
     facts: Sequence[ImageFacts], what: str, sentences: dict[str, str]
 ) -> list[str]:
@@ -289,7 +312,7 @@ def _file_notes(
 
 
 def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
-    """Copies by content, copies with unequal labels, labels that a mask contradicts."""
+    """Copies, copies with unequal labels, lookalikes, labels against the mask."""
     same = defaultdict(list)
     for item in records:
         same[item.image_sha256].append(item)
@@ -299,6 +322,11 @@ def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
         for group in same.values()
         if len({item.label for item in group}) > 1
     ]
+    alike = [
+        f"{item.record.id} like {item.looks_like}"
+        for item in records
+        if item.looks_like and item.record.id not in copies
+    ]
     contrary = [
         item.record.id
         for item in records
@@ -307,6 +335,7 @@ def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
     found = {
         "images are byte-identical copies of others": copies,
         "groups of byte-identical images have contradictory labels": unequal,
+        "images like another one (saved again, or another exposure)": alike,
         "labels contradict the mask (foreground or none)": contrary,
     }
     return [f"{len(n)} {text}: {shorten(n)}" for text, n in found.items() if n]

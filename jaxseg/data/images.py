@@ -80,13 +80,31 @@ class MaskEncoding:
     dark: bool = False
 
 
-def describe_image(data: bytes) -> ImageFacts:
-    """Facts of a picture, decoded to its last pixel so that a cut file is found.
+def open_picture(data: bytes) -> tuple[Image.Image, ImageFacts]:
+    """The picture, upright, decoded to its last pixel so that a cut file is found.
 
     Raises:
       UnreadableImage: no picture, or a damaged one.
     """
-    return _load(data)[1]
+    if not data:
+        raise UnreadableImage("is empty (0 bytes)")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        stored = str(picture.tile)
+        picture.load()
+    except UnidentifiedImageError:
+        raise UnreadableImage("is not an image of a known format") from None
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise UnreadableImage(f"has over {limit:,} pixels: cut it into tiles") from None
+    except Exception as error:  # Pillow's readers raise any type on damaged bytes
+        raise UnreadableImage(f"is cut short or damaged ({error})") from None
+    _refuse_other_depths(picture)
+    turn = _TURNS.get(_orientation(picture))
+    notes = _notes(picture, stored, turned=turn is not None)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    return picture, ImageFacts(picture.size[::-1], picture.mode, notes)
 
 
 def decode_image(data: bytes, channels: int) -> np.ndarray:
@@ -106,7 +124,7 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     Raises:
       UnreadableImage: no picture, or a damaged one.
     """
-    picture, _ = _load(data)
+    picture, _ = open_picture(data)
     if picture.mode.startswith("I"):
         values = (np.asarray(picture).astype(np.int32) + 128) // 257
         return np.repeat(values.astype(np.uint8)[..., None], channels, axis=-1)
@@ -141,7 +159,7 @@ def read_mask(data: bytes) -> tuple[np.ndarray, ImageFacts]:
     Raises:
       UnreadableImage: no picture, a damaged one, or values that are no class ids.
     """
-    picture, facts = _load(data)
+    picture, facts = open_picture(data)
     if picture.mode.startswith("I"):
         return _narrow(np.asarray(picture).astype(np.int32)), facts
     if "16-bit" in facts.notes:
@@ -228,29 +246,6 @@ def colour_name(packed: int) -> str:
     '#ff8000'
     """
     return f"#{packed:06x}"
-
-
-def _load(data: bytes) -> tuple[Image.Image, ImageFacts]:
-    """The decoded picture, upright, and its facts."""
-    if not data:
-        raise UnreadableImage("is empty (0 bytes)")
-    try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-        stored = str(picture.tile)
-        picture.load()
-    except UnidentifiedImageError:
-        raise UnreadableImage("is not an image of a known format") from None
-    except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise UnreadableImage(f"has over {limit:,} pixels: cut it into tiles") from None
-    except Exception as error:  # Pillow's readers raise any type on damaged bytes
-        raise UnreadableImage(f"is cut short or damaged ({error})") from None
-    _refuse_other_depths(picture)
-    turn = _TURNS.get(_orientation(picture))
-    notes = _notes(picture, stored, turned=turn is not None)
-    if turn is not None:
-        picture = picture.transpose(turn)
-    return picture, ImageFacts(picture.size[::-1], picture.mode, notes)
 
 
 def _orientation(picture: Image.Image) -> int:

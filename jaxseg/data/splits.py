@@ -66,7 +66,7 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     else:
         parts, notes = _keep_or_deal(records, data)
     _refuse_missing_classes(records, parts)
-    return Split(tuple(parts), tuple(notes))
+    return Split(tuple(parts), (*notes, *_lookalike_notes(records, parts)))
 
 
 def write_split(path: Path, records: Sequence[CheckedRecord], split: Split) -> None:
@@ -291,6 +291,25 @@ def _leak_notes(records, parts: Sequence[str]) -> list[str]:
     return [
         f"WARNING: this split leaks: {len(groups)} group(s) and {len(ids)} identical "
         "file(s) stand in more than one part; test scores will be too good"
+    ]
+
+
+def _lookalike_notes(records, parts: Sequence[str]) -> list[str]:
+    """Names images outside of train that show what one in train shows."""
+    scenes = [checked.looks_like or checked.record.id for checked in records]
+    placed = list(zip(scenes, records, parts, strict=True))
+    trained = {s: checked.record.id for s, checked, part in placed if part == "train"}
+    found = [
+        f"{checked.record.id} like {trained[scene]}"
+        for scene, checked, part in placed
+        if part != "train" and scene in trained
+    ]
+    if not found:
+        return []
+    return [
+        "WARNING: images of val and test that show the same as a training image: "
+        f"{len(found)} ({shorten(found)}); scores will be too good. Join them by "
+        "data.group_pattern, or name a csv with the columns id and split in data.split"
     ]
 
 
