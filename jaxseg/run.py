@@ -3,10 +3,12 @@
 import csv
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+from PIL import Image
 
 from jaxseg import (
     backend,
@@ -21,13 +23,17 @@ from jaxseg import (
     writer,
 )
 from jaxseg.config import Run
+from jaxseg.data import audit
 from jaxseg.data.splits import PARTS, write_split
 from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS, Experiment, build_experiment
 from jaxseg.loop import Interrupted
 from jaxseg.progress import console
-from jaxseg.report import contact_sheet, curves, judge, previews
+from jaxseg.report import check_page, contact_sheet, curves, judge, previews
 from jaxseg.tasks import Thresholds
+
+NUM_SAMPLES = 24
+"""Images on the page of a data check."""
 
 __all__ = ["SCHEMAS", "Interrupted", "check_data", "evaluate", "run"]
 
@@ -85,30 +91,29 @@ def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
         return judge.judge(built, variables, thresholds, part, folder / part)
 
 
-def check_data(run_config: Run, *, num_augmented: int | None, path: Path) -> None:
-    """Prints what the data are like; draws augmented training samples if any.
+def check_data(
+    run_config: Run, folder: Path, *, title: str, num_augmented: int
+) -> None:
+    """Tells what the data are like, on the terminal and as files in `folder`.
 
     Raises:
-      InputError: whatever stands in the way of a training, or the picture's path.
+      InputError: whatever stands in the way of a training; it is in the files as well.
     """
-    if num_augmented and path.suffix.lower() != ".png":
-        raise InputError(
-            "a name for the picture, FILE.png", f"{path}", "--out FILE.png"
-        )
-    built = build_experiment(run_config)
-    _print_notes(built)
-    if not num_augmented:
-        return
-    picture = contact_sheet.draw_augmented(built, num_augmented)
+    found = check_page.Findings(title)
     try:
-        picture.save(path)
-    except OSError as error:
-        raise InputError(
-            "a place for the picture that can be written",
-            f"{path}: {error.strerror}",
-            "--out FILE.png in another folder",
-        ) from None
-    console.print(f"- {path} is written", markup=False)
+        built = build_experiment(run_config)
+    except InputError as error:
+        _write_findings(dataclasses.replace(found, problem=error), folder)
+        raise
+    audited = audit.audit(built.dataset, built.record_split, run_config.data)
+    found = dataclasses.replace(
+        found,
+        notes=(*_notes(built), *audited.notes),
+        tables=audited.tables,
+        pictures=_draw_samples(built, num_augmented),
+    )
+    check_page.print_findings(found, console)
+    _write_findings(found, folder)
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
@@ -196,7 +201,8 @@ def _open(
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.record_split)
     _write_skipped(built, folder)
-    _print_notes(built)
+    for note in _notes(built):
+        console.print(f"- {note}", markup=False)
     if loaded is not None:
         model, count = run_config.model, len(jax.tree.leaves(loaded))
         source = model.init or model.encoder_init or model.encoder_weights
@@ -204,16 +210,34 @@ def _open(
     return built
 
 
-def _print_notes(built: Experiment) -> None:
+def _draw_samples(built: Experiment, num_augmented: int) -> dict[str, Image.Image]:
+    pictures = {"samples": contact_sheet.draw_samples(built, NUM_SAMPLES)}
+    if built.run.data.augment:
+        sheet = contact_sheet.draw_augmented(built, num_augmented)
+        pictures["augmented samples"] = sheet
+    return pictures
+
+
+def _write_findings(found: check_page.Findings, folder: Path) -> None:
+    try:
+        check_page.write_findings(found, folder)
+    except OSError as error:
+        raise InputError(
+            "a folder for the results that can be written",
+            f"{folder}: {error.strerror}",
+            "--out DIR in another place",
+        ) from None
+    console.print(f"- {folder / check_page.PAGE} is written", markup=False)
+
+
+def _notes(built: Experiment) -> Iterator[str]:
     """What the data are like and how they are split."""
-    for note in built.dataset.notes:
-        console.print(f"- {note}", markup=False)
+    yield from built.dataset.notes
     sizes = {part: len(built.record_split.indices(part)) for part in PARTS}
     listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
-    console.print(f"- {len(built.dataset.records)} images: {listed}")
-    weights = class_weights.describe(built.loss, built.task.classes)
-    for note in (*built.split.notes, *filter(None, [weights])):
-        console.print(f"- {note}", markup=False)
+    yield f"{len(built.dataset.records)} images: {listed}"
+    yield from built.split.notes
+    yield from filter(None, [class_weights.describe(built.loss, built.task.classes)])
 
 
 def _write_skipped(built: Experiment, folder: Path) -> None:

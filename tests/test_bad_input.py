@@ -482,27 +482,41 @@ def test_mixed_images_with_masks(refuse, tmp_path):
     assert "--config.data.augment.mixup.p=0" in error
 
 
-def test_a_picture_that_is_no_png_or_has_no_folder(call, tmp_path):
-    pairs(tmp_path / "data")
-    arguments = command("folder_segmentation", tmp_path / "data", "")
+def check_arguments(folder, out, *overrides):
+    arguments = command("folder_segmentation", folder, "", *overrides)
     del arguments[2:4]  # --workdir
-    for name, words in (("sheet.jpg", "FILE.png"), ("no/sheet.png", "another folder")):
-        out = ("--augmented", 2, "--out", tmp_path / name)
-        code, error = call("check_data", *arguments, *out)
-        assert_message(code, error)
-        assert words in error
-        assert not (tmp_path / name).exists()
+    return [*map(str, arguments), "--out", str(out)]
 
 
-def test_check_data_draws_without_a_run_folder(scripts, monkeypatch, tmp_path):
+def test_check_data_writes_a_page_and_no_run_folder(scripts, monkeypatch, tmp_path):
     pairs(tmp_path / "data")
-    arguments = command("folder_segmentation", tmp_path / "data", "")
-    del arguments[2:4]
     monkeypatch.chdir(tmp_path)
-    scripts["check_data"].run([*map(str, arguments), "--augmented", "2"])
-    with Image.open(tmp_path / "augmented.png") as picture:
+    arguments = check_arguments(tmp_path / "data", tmp_path / "seen")
+    scripts["check_data"].run([*arguments, "--augmented", "2"])
+    with Image.open(tmp_path / "seen" / "augmented_samples.png") as picture:
         assert picture.width > 6 * 256
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "augmented.png"}
+    assert "Data check" in (tmp_path / "seen" / "check.html").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "seen"}
+
+
+def test_check_data_keeps_a_problem_on_its_page(call, tmp_path):
+    pairs(tmp_path / "data")
+    write(tmp_path / "data" / "masks" / "photo0_0.png", stripe(0)[:20])
+    arguments = check_arguments(tmp_path / "data", tmp_path / "seen")
+    code, error = call("check_data", *arguments)
+    assert_message(code, error)
+    found = json.loads((tmp_path / "seen" / "check.json").read_text())["problem"]
+    assert "photo0_0: image 32 x 32, mask 20 x 32" in found["found"]
+    assert found["fix"] in (tmp_path / "seen" / "check.html").read_text()
+
+
+def test_check_data_without_a_place_to_write(call, tmp_path):
+    pairs(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    arguments = check_arguments(tmp_path / "data", tmp_path / "file" / "seen")
+    code, error = call("check_data", *arguments)
+    assert_message(code, error)
+    assert "--out DIR in another place" in error
 
 
 def test_negatives_that_are_not_there_cannot_be_matched(refuse, tmp_path):

@@ -55,6 +55,26 @@ def draw_augmented(experiment: Experiment, num_samples: int) -> Image.Image:
     return overlays.compose(panels, title, legend, columns=1 + NUM_VERSIONS)
 
 
+def draw_samples(experiment: Experiment, num_samples: int) -> Image.Image:
+    """Training samples as they are, masks outlined, image classes in words.
+
+    Returns:
+      RGB picture.
+    """
+    batch = _read_samples(experiment, num_samples)
+    classes, panels = experiment.task.classes, []
+    for sample, position in enumerate(batch["index"]):
+        pixels = outline(
+            batch["image"][sample],
+            batch["mask"][sample] if "mask" in batch else None,
+            num_classes=len(classes),
+        )
+        name = f"{experiment.dataset.ids[position]}{_describe(batch, sample, classes)}"
+        panels.append((_shorten(name, pixels.shape[1]), pixels))
+    legend = _legend([batch["mask"]] if "mask" in batch else [], classes)
+    return overlays.compose(panels, [], legend, columns=min(6, len(panels)))
+
+
 def outline(
     image: np.ndarray, mask: np.ndarray | None, *, num_classes: int
 ) -> np.ndarray:
