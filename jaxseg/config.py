@@ -115,6 +115,8 @@ class Train:
     sizes: tuple[tuple[int, int], ...] = ()
     reduction: Literal["mean", "sum"] = "mean"  # of the losses of a batch's images
     grow_batch: bool = False  # small images come in batches of as many pixels
+    # Kept for the gradient: everything, convolutions' outputs only, or blocks' only
+    remat: Literal["none", "norms", "blocks"] = "none"
     log_every: int = 20  # steps between two looks at the loss
     seeds: int = 1  # runs with seed, seed + 1, ... on one split
     preview: int = 4  # validation samples drawn every epoch; 0 is none

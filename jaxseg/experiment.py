@@ -125,7 +125,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     task = _make_task(run, listing.classes, np.ones(len(listing.classes)))
     model = MODELS[run.model.network.name](
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
-    )
+    ).clone(remat=run.train.remat)
     has_masks = any(record.mask for record in listing.records)
     fields = target_fields(run.data.image_size) if task.targets else {}
     batch = _abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)

@@ -17,6 +17,7 @@ class Classifier(nn.Module):
       bn_group: images per batch-norm group; None is the global batch.
       drop_path: see the encoder.
       dropout: rate of the mean features.
+      remat: see `layers.call_block`.
     """
 
     num_outputs: int
@@ -25,6 +26,7 @@ class Classifier(nn.Module):
     drop_path: float
     dropout: float
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
@@ -35,6 +37,7 @@ class Classifier(nn.Module):
             top=True,
             bn_group=self.bn_group,
             drop_path=self.drop_path,
+            remat=self.remat,
         )
         deepest = encoder(image, train=train)[-1]
         head = ImageHead(self.num_outputs, self.dropout, name="image_head")

@@ -26,6 +26,7 @@ from jaxseg.models.layers import (
     ConvNorm,
     DepthwiseConv,
     GhostBatchNorm,
+    call_block,
     he_normal_fan_out,
 )
 from jaxseg.types import Array
@@ -122,6 +123,7 @@ class EfficientNetEncoder(nn.Module):
         activations inside the strided blocks with 96, 144, 240, 672.
       top: ends in the 1x1 convolution to 1280 channels, else in 320.
       drop_path: block i of n is skipped by a sample with drop_path * i / n.
+      remat: see `call_block`.
     """
 
     depth: str
@@ -131,6 +133,7 @@ class EfficientNetEncoder(nn.Module):
     bn_group: int | None
     drop_path: float
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, ...]:
@@ -143,7 +146,7 @@ class EfficientNetEncoder(nn.Module):
             zip(STAGES, REPEATS[self.depth], strict=True), start=1
         ):
             for block in range(1, repeats + 1):
-                x, expansion = MBConv(
+                inverted = MBConv(
                     stage,
                     stage.stride if block == 1 else 1,
                     self._padding(number, stage.kernel),
@@ -151,7 +154,8 @@ class EfficientNetEncoder(nn.Module):
                     self.drop_path * done / sum(REPEATS[self.depth]),
                     self.dtype,
                     name=f"stage_{number}_block_{block}",
-                )(x, train=train)
+                )
+                x, expansion = call_block(inverted, x, train=train, remat=self.remat)
                 done += 1
                 if (number, block) in self._skip_blocks():
                     blocks.append(x)

@@ -16,7 +16,13 @@ from jaxseg import ops
 from jaxseg.errors import InputError
 from jaxseg.models.encoders import STRIDE, EncoderName, Skips, make_encoder
 from jaxseg.models.heads import ImageHead, MaskHead, check_stride
-from jaxseg.models.layers import Conv, ConvNorm, GhostBatchNorm, he_uniform
+from jaxseg.models.layers import (
+    Conv,
+    ConvNorm,
+    GhostBatchNorm,
+    call_block,
+    he_uniform,
+)
 from jaxseg.types import Array, Outputs
 
 
@@ -53,6 +59,7 @@ class EncoderUNet(nn.Module):
       bn_group: images per batch-norm group; None is the global batch.
       drop_path: see the encoder.
       image_head: adds `cls_logits` [N, 1] from the deepest features.
+      remat: see `layers.call_block`.
     """
 
     num_outputs: int
@@ -63,6 +70,7 @@ class EncoderUNet(nn.Module):
     drop_path: float
     image_head: bool
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
@@ -74,6 +82,7 @@ class EncoderUNet(nn.Module):
             top=self.skips == "expansions",
             bn_group=self.bn_group,
             drop_path=self.drop_path,
+            remat=self.remat,
         )
         *skips, x = encoder(image, train=train)
         outputs = {}
@@ -86,9 +95,10 @@ class EncoderUNet(nn.Module):
                 x = ops.upsample_nearest(x)
                 if skips:
                     x = jnp.concatenate([x, skips.pop()], axis=-1)
-                x = DecoderBlock(
+                block = DecoderBlock(
                     channels, self.bn_group, self.dtype, name=f"decoder_{level}"
-                )(x, train=train)
+                )
+                x = call_block(block, x, train=train, remat=self.remat)
         outputs["seg_logits"] = MaskHead(self.num_outputs, 3, name="mask_head")(x)
         return outputs
 

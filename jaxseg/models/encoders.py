@@ -36,12 +36,14 @@ def make_encoder(
     top: bool,
     bn_group: int | None,
     drop_path: float,
+    remat: str,
 ) -> nn.Module:
     """The encoder of a name, called 'encoder' in its network.
 
     Args:
       skips: outputs of blocks, or the wider activations inside them (EfficientNet).
       top: EfficientNet ends in its convolution to 1280 channels.
+      remat: see `layers.call_block`.
 
     Returns:
       A module `(image [N, H, W, C], train=) -> five features`, shallow to deep.
@@ -59,6 +61,7 @@ def make_encoder(
             bn_group,
             drop_path,
             dtype,
+            remat,
             name="encoder",
         )
     if skips != "blocks":
@@ -68,4 +71,4 @@ def make_encoder(
             "--config.model.skips=blocks",
         )
     depth = int(name.removeprefix("resnet"))
-    return ResNetEncoder(depth, bn_group, drop_path, dtype, name="encoder")
+    return ResNetEncoder(depth, bn_group, drop_path, dtype, remat, name="encoder")

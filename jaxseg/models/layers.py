@@ -11,6 +11,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxseg import ops
 from jaxseg.types import Array
@@ -29,6 +30,26 @@ Border = int | Literal["tensorflow"] | None
 """Zeros around an image: so many on every side; None keeps the size at stride 1 (even
 kernels pad one more after, as Keras does); 'tensorflow' gives ceil(size / stride), with
 the odd zero after, so a strided kernel stands elsewhere than with kernel // 2."""
+
+
+REMAT = {
+    "norms": jax.checkpoint_policies.save_only_these_names("conv"),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+"""What stays of the inside of a block in memory for the gradient."""
+
+
+def call_block(block: nn.Module, x: Array, *, remat: str, **options):
+    """`block(x, **options)`, of which the gradient computes again what is not kept.
+
+    Args:
+      remat: 'none' keeps everything; 'norms' the outputs of convolutions, so norms and
+        activations are done twice; 'blocks' the input only, so all is done twice.
+    """
+    if remat == "none":
+        return block(x, **options)
+    lifted = nn.remat(lambda block, x: block(x, **options), policy=REMAT[remat])
+    return lifted(block, x)
 
 
 class Conv(nn.Module):
@@ -64,7 +85,7 @@ class Conv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.channels,))
             x = x + _per_channel(bias.astype(self.dtype))
-        return x
+        return checkpoint_name(x, "conv")
 
 
 class DepthwiseConv(nn.Module):
@@ -83,12 +104,13 @@ class DepthwiseConv(nn.Module):
         init = nn.initializers.normal(math.sqrt(2.0) / self.kernel)  # He, fan-out
         shape = (self.kernel, self.kernel, x.shape[-1])
         kernel = self.param("kernel", init, shape, jnp.float32)
-        return ops.depthwise_conv(
+        x = ops.depthwise_conv(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=_border(self.padding, x.shape[1:3], self.kernel, self.stride),
         )
+        return checkpoint_name(x, "conv")
 
 
 class ConvTranspose2x2(nn.Module):
@@ -106,7 +128,7 @@ class ConvTranspose2x2(nn.Module):
         kernel = self.param("kernel", init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         x = ops.conv_transpose_2x2(x.astype(self.dtype), kernel.astype(self.dtype))
-        return x + _per_channel(bias.astype(self.dtype))
+        return checkpoint_name(x + _per_channel(bias.astype(self.dtype)), "conv")
 
 
 class GhostBatchNorm(nn.Module):

@@ -10,7 +10,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxseg import ops
-from jaxseg.models.layers import Conv, ConvNorm, GhostBatchNorm, he_normal_fan_out
+from jaxseg.models.layers import (
+    Conv,
+    ConvNorm,
+    GhostBatchNorm,
+    call_block,
+    he_normal_fan_out,
+)
 from jaxseg.types import Array
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -52,12 +58,14 @@ class ResNetEncoder(nn.Module):
 
     Attributes:
       drop_path: block i of n is skipped by a sample with drop_path * i / n.
+      remat: see `call_block`.
     """
 
     depth: int
     bn_group: int | None
     drop_path: float
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, ...]:
@@ -67,14 +75,15 @@ class ResNetEncoder(nn.Module):
         repeats = BLOCKS[self.depth]
         for stage, num_blocks in enumerate(repeats):
             for block in range(num_blocks):
-                x = BasicBlock(
+                residual_block = BasicBlock(
                     64 * 2**stage,
                     2 if stage and not block else 1,
                     self.bn_group,
                     self.drop_path * (sum(repeats[:stage]) + block) / sum(repeats),
                     self.dtype,
                     name=f"stage_{stage + 1}_block_{block + 1}",
-                )(x, train=train)
+                )
+                x = call_block(residual_block, x, train=train, remat=self.remat)
             features.append(x)
         return tuple(features)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxseg import ops
 from jaxseg.errors import InputError
-from jaxseg.models.layers import Conv
+from jaxseg.models.layers import Conv, call_block
 from jaxseg.types import Array, Outputs
 
 STRIDE = 8
@@ -82,11 +82,13 @@ class SegDecNet(nn.Module):
       adjust_gradient: the decision never changes the segmentation.
       variant: 'released', or 'paper' with one more layer.
       dtype: of the convolutions.
+      remat: see `call_block`.
     """
 
     adjust_gradient: bool
     variant: str
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
@@ -111,7 +113,10 @@ class SegDecNet(nn.Module):
         }
 
     def _volume(self, image: Array) -> Array:
-        block = functools.partial(ConvFeature, dtype=self.dtype)
+        def block(channels, kernel, name):
+            layer = ConvFeature(channels, kernel, self.dtype, name=name)
+            return functools.partial(call_block, layer, remat=self.remat)
+
         x = block(32, 5, name="volume_0_0")(image.astype(self.dtype))
         if self.variant == "paper":
             x = block(32, 5, name="volume_0_1")(x)

@@ -23,6 +23,7 @@ class SimpleCNN(nn.Module):
     bn_group: int | None
     dropout: float
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"  # too small for it to matter
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:

@@ -19,6 +19,7 @@ from jaxseg.models.layers import (
     ConvTranspose2x2,
     GhostBatchNorm,
     GroupNorm,
+    call_block,
 )
 from jaxseg.types import Array, Outputs
 
@@ -68,6 +69,7 @@ class UNet(nn.Module):
       head_kernel: side of the last convolution.
       image_head: adds `cls_logits` [N, 1] from the deepest features.
       dtype: of the computation.
+      remat: see `call_block`.
     """
 
     num_outputs: int
@@ -80,6 +82,7 @@ class UNet(nn.Module):
     head_kernel: int
     image_head: bool
     dtype: jnp.dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
@@ -89,7 +92,8 @@ class UNet(nn.Module):
         for level in range(len(self.widths)):
             with jax.named_scope(f"encoder_{level}"):
                 x = ops.max_pool(x, 2, 2) if level else x
-                x = self._block(level, "encoder")(x, train=train)
+                block = self._block(level, "encoder")
+                x = call_block(block, x, train=train, remat=self.remat)
                 skips.append(x)  # [N, H / 2^level, W / 2^level, widths[level]]
         outputs = {}
         if self.image_head:
@@ -99,7 +103,8 @@ class UNet(nn.Module):
             with jax.named_scope(f"decoder_{level}"):
                 x = self._upsample(level, x)
                 x = jnp.concatenate([skips[level], x], axis=-1)
-                x = self._block(level, "decoder")(x, train=train)
+                block = self._block(level, "decoder")
+                x = call_block(block, x, train=train, remat=self.remat)
         outputs["seg_logits"] = MaskHead(
             self.num_outputs, self.head_kernel, name="mask_head"
         )(x)
