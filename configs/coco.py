@@ -26,6 +26,7 @@ def get_config():
                 decoder="transpose",
                 head_kernel=1,
                 image_head=False,
+                adjust_gradient=False,
             ),
             data=dict(
                 name="coco",

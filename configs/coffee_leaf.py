@@ -35,6 +35,7 @@ def get_config():
                 decoder="transpose",
                 head_kernel=3,
                 image_head=False,
+                adjust_gradient=False,
             ),
             data=dict(
                 name="folder_segmentation",

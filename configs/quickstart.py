@@ -27,6 +27,7 @@ def get_config():
                 decoder="transpose",
                 head_kernel=1,
                 image_head=True,
+                adjust_gradient=False,
             ),
             data=dict(
                 name="synthetic",

@@ -31,6 +31,7 @@ def get_config():
                 bn_group=None,
                 drop_path=0.2,
                 image_head=False,
+                adjust_gradient=False,
             ),
             data=dict(
                 name="folder_segmentation",

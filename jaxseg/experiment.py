@@ -30,7 +30,7 @@ from jaxseg.config import Run
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers
 from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.splits import Split, make_split, read_split
-from jaxseg.data.targets import target_fields
+from jaxseg.data.targets import TargetRule, target_fields
 from jaxseg.datasets import DATASETS
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
@@ -127,12 +127,12 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
     ).clone(remat=run.train.remat)
     has_masks = any(record.mask for record in listing.records)
-    fields = target_fields(run.data.image_size) if task.targets else {}
-    batch = _abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
     normalize = augment.make_normalize(run.data.mean, run.data.std)
     # Class weights may need the split; no check of this kind depends on their values.
-    variables = _refuse_misfits(run, model, task, normalize, batch)
-    dataset = load_dataset(listing, run.data, task.targets)
+    variables, batch, rule = _refuse_misfits(
+        run, model, task, normalize, has_masks, mesh
+    )
+    dataset = load_dataset(listing, run.data, rule)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
@@ -182,18 +182,24 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     )
 
 
-def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, batch: Batch):
-    """Refuses what needs no data to be told; the shapes of the network's variables."""
+def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, has_masks, mesh):
+    """Refuses what needs no data to be told.
+
+    Returns:
+      Shapes of the network's variables and of a batch, and how targets are made.
+    """
     misfits.refuse_values(run)
-    misfits.refuse_moved_targets(run, task)
-    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
     variables, outputs = _variables_and_outputs(run, model)
-    misfits.refuse_wrong_task(run, task, outputs, "mask" in batch)
+    misfits.refuse_wrong_task(run, task, outputs, has_masks)
+    rule = task.targets and task.targets.for_network(outputs)
+    misfits.refuse_moved_targets(run, rule)
+    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
     misfits.refuse_unknown_parts(run, variables["params"])
+    batch = _abstract_batch(run, run.train.batch_size, has_masks, rule, mesh)
     eval_step = steps.make_eval_step(model, task, normalize)
     names = _metric_names(run, task, model, eval_step, batch)
     misfits.refuse_unknown_monitor(run, names)
-    return variables
+    return variables, batch, rule
 
 
 def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Task:
@@ -284,12 +290,10 @@ def _resize_batch(n: int, mesh: Mesh, array: jax.ShapeDtypeStruct):
     return jax.ShapeDtypeStruct((n, *array.shape[1:]), array.dtype, sharding=sharding)
 
 
-def _abstract_batch(run: Run, n: int, has_masks: bool, fields, mesh: Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a batch of n images.
-
-    Args:
-      fields: shape and dtype of further arrays of an image.
-    """
+def _abstract_batch(
+    run: Run, n: int, has_masks: bool, rule: TargetRule | None, mesh: Mesh
+) -> Batch:
+    """Shapes, dtypes and shardings of a batch of n images."""
     size = run.data.image_size
     arrays = {
         "image": ((n, *size, run.data.channels), jnp.uint8),
@@ -299,6 +303,7 @@ def _abstract_batch(run: Run, n: int, has_masks: bool, fields, mesh: Mesh) -> Ba
     }
     if has_masks:
         arrays["mask"] = ((n, *size), jnp.uint8)
+    fields = target_fields(size, rule) if rule else {}
     arrays |= {name: ((n, *shape), dtype) for name, (shape, dtype) in fields.items()}
     sharding = parallel.split_batch(mesh)
     return {

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jaxseg import augment, optim
 from jaxseg.config import Run
+from jaxseg.data.targets import TargetRule
 from jaxseg.errors import InputError
 from jaxseg.phases import sizes_of
 from jaxseg.tasks import Task
@@ -56,16 +57,23 @@ def refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -
         raise InputError(
             f"a network that gives {' and '.join(task.needs)}, for {name}",
             f"config.model.name={run.model.network.name} gives {' and '.join(outputs)}",
-            "a unet or encoder_unet for masks (with image_head=True for task joint), "
+            "a unet or encoder_unet for masks (image_head=True for joint and segdec), "
             "a classifier or simple_cnn for image classes",
         )
 
 
-def refuse_moved_targets(run: Run, task: Task) -> None:
-    """Targets of SegDecNet are made once: nothing may move or cut the images."""
-    if task.targets is None:
+def refuse_moved_targets(run: Run, rule: TargetRule | None) -> None:
+    """Targets of the task segdec are made once: nothing may cut or bend the images.
+
+    At full size a target is a value per pixel, and flips and quarter turns take it
+    along. SegDecNet's coarse windows are centred on the first pixel of every eight: the
+    target of a mirrored image is not the mirrored target.
+    """
+    if rule is None:
         return
-    moves = augment.moving(run.data.augment)
+    exact = augment.MOVES if rule.stride == 1 else ()
+    moves = [name for name in augment.moving(run.data.augment) if name not in exact]
+    allowed = "only flipped or turned" if exact else "that stay as they are"
     for is_there, found, fix in (
         (
             moves,
@@ -77,8 +85,8 @@ def refuse_moved_targets(run: Run, task: Task) -> None:
     ):
         if is_there:
             raise InputError(
-                "images that stay as they are for config.task.name="
-                f"{run.task.name}, whose targets are made once",
+                f"images {allowed} for config.task.name={run.task.name}, whose targets "
+                "are made once",
                 f"config.{found}",
                 fix,
             )

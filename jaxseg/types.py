@@ -11,14 +11,14 @@ Batch: `dict[str, Array]` with a closed vocabulary. Images are NHWC.
 | `index`       | [N] int32                      | position in the whole set           |
 | `other_label` | [N] int32                      | with mixup, cutmix: of the other    |
 | `label_share` | [N] float32                    | with them: weight of `label`        |
-| `seg_target`  | [N, H/8, W/8] float32          | of SegDecNet, see `data.targets`    |
-| `seg_weight`  | [N, H/8, W/8] float32          | of SegDecNet, see `data.targets`    |
+| `seg_target`  | [N, h, w] float32 or uint8     | of segdec, see `data.targets`       |
+| `seg_weight`  | [N, h, w] float32              | of segdec, see `data.targets`       |
 | `progress`    | [N] float32                    | share of the epochs that were done; |
 |               |                                | only in training                    |
 
 Outputs: `dict[str, Array]` with one or both of `seg_logits` [N, H, W, K] and
 `cls_logits` [N, K], float32, without activation; K = 1 means binary. SegDecNet also
-gives `seg_map` [N, H/8, W/8, 1].
+gives `seg_map` [N, H/8, W/8, 1], which `seg_logits` enlarges.
 
 PerExample: `dict[str, Array]`, every array with leading dimension N. Evaluations of two
 batches concatenate; nothing is averaged before the whole set has been seen.

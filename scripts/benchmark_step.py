@@ -32,6 +32,7 @@ UNET = dict(
     decoder="transpose",
     head_kernel=1,
     image_head=False,
+    adjust_gradient=False,
 )
 RESNET18 = dict(encoder="resnet18", bn_group=None, drop_path=0.0, dropout=0.0)
 NETWORKS = {  # name -> (name in MODELS, its keys, name in TASKS)

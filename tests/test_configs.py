@@ -28,6 +28,7 @@ LAYOUTS = {
     "speedlines_b1": "speedlines",
     "speedlines_encoder": "speedlines",
     "crack_segmentation": "crack_segmentation",
+    "crack_segmentation_unet": "crack_segmentation",
     "kolektor_sdd2": "kolektor_sdd2",
     "labelme": "labelme",
     "coco": "coco",

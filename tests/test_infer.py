@@ -164,6 +164,7 @@ def test_a_unet_in_tiles_is_the_unet_on_the_whole_image():
         decoder="transpose",
         head_kernel=1,
         image_head=False,
+        adjust_gradient=False,
     )
     model = MODELS["unet"](1, jnp.float32, widths=(4, 8), dropout=(0.0, 0.0), **options)
     loss = make_loss({"bce": {"weight": 1.0, "pos_weight": 1.0}})

@@ -47,6 +47,7 @@ def tree(folder, **train):
             decoder="transpose",
             head_kernel=1,
             image_head=True,
+            adjust_gradient=False,
         ),
         data=dict(
             name="synthetic",

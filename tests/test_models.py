@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType
 
 from jaxseg import parallel
@@ -19,6 +20,7 @@ from jaxseg.models import (
     simple_cnn,
     unet,
 )
+from jaxseg.models.heads import DecisionHead
 from jaxseg.models.resnet import BLOCKS, BasicBlock, ResNetEncoder
 from jaxseg.models.unet import DoubleConv
 
@@ -32,6 +34,7 @@ def unet_of(widths, num_outputs=1, dtype=jnp.float32, **changes):
         decoder="transpose",
         head_kernel=1,
         image_head=False,
+        adjust_gradient=False,
     )
     return unet(num_outputs, dtype, widths=widths, **{**keys, **changes})
 
@@ -49,6 +52,7 @@ def encoder_unet_of(encoder, num_outputs=1, dtype=jnp.float32, **changes):
         bn_group=None,
         drop_path=0.0,
         image_head=False,
+        adjust_gradient=False,
     )
     return encoder_unet(num_outputs, dtype, encoder=encoder, **{**keys, **changes})
 
@@ -474,3 +478,52 @@ def test_the_resnet_equals_one_in_pytorch(torch, monkeypatch):
     found = jax.jit(functools.partial(model.apply, train=False))(variables, image)
     wanted = torch_resnet(torch, variables, image, strides=(1, 2))
     np.testing.assert_allclose(found["cls_logits"], wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_a_decision_pools_features_and_mask(num_outputs):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    logits = rng.normal(size=(2, 6, 8, num_outputs)).astype(np.float32)
+    kernel = rng.normal(size=(2 * 5 + 2 * num_outputs, 1)).astype(np.float32)
+    params = {"Dense_0": {"kernel": kernel, "bias": np.array([0.5], np.float32)}}
+    found = DecisionHead(False).apply({"params": params}, features, logits)
+    pixels = (0, 1)
+    wanted = [
+        np.concatenate([f.max(pixels), f.mean(pixels), s.max(pixels), s.mean(pixels)])
+        @ kernel
+        + 0.5
+        for f, s in zip(features, logits, strict=True)
+    ]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", ["unet", "encoder_unet"])
+def test_an_adjusted_decision_moves_nothing_but_its_head(network, monkeypatch):
+    monkeypatch.setitem(BLOCKS, 18, (1, 1, 1, 1))
+    image = pictures(2, 32, 32, 3)
+
+    def gradient(adjust_gradient):
+        keys = dict(image_head=True, adjust_gradient=adjust_gradient)
+        if network == "unet":
+            model = unet_of((4, 8), norm="batch", **keys)
+        else:
+            keys["decoder_widths"] = (8, 8, 4, 4, 4)
+            model = encoder_unet_of("resnet18", **keys)
+        variables = random_variables(model)
+
+        def decision(params):
+            outputs, _ = model.apply(
+                {**variables, "params": params}, image, train=True, mutable=True
+            )
+            return outputs["cls_logits"].sum()
+
+        grads = jax.jit(jax.grad(decision))(variables["params"])
+        return flatten_dict(grads, sep="/")
+
+    adjusted, free = gradient(True), gradient(False)
+    for name, leaf in adjusted.items():
+        is_head = name.startswith("image_head")
+        assert (np.abs(leaf).max() > 0) == is_head, name
+    parts = {name.split("/")[0] for name, leaf in free.items() if np.any(leaf)}
+    assert parts == {name.split("/")[0] for name in free}

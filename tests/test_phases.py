@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import jax
@@ -27,13 +28,16 @@ def folder(tmp_path_factory):
     return root
 
 
+NO_HEAD = dict(image_head=False, adjust_gradient=False)
+
+
 def run_of(folder, *, model=None, **train):
     norm = dict(norm="batch", bn_group=None, activation="relu", dropout=(0.0, 0.0))
     unet = dict(name="unet", widths=(4, 8), decoder="transpose", **norm)
     tree = dict(
         seed=0,
         task=dict(name="segmentation", threshold="max_f1", min_recall=0.9),
-        model=model or dict(unet, head_kernel=1, image_head=False),
+        model=model or dict(unet, head_kernel=1, **NO_HEAD),
         data=dict(
             name="folder_segmentation",
             dir=str(folder),
@@ -217,6 +221,8 @@ def test_a_size_that_the_stride_does_not_divide(folder):
 def test_a_network_for_one_size(folder):
     network = dict(name="simple_cnn", bn_group=None, dropout=0.0)
     run = run_of(folder, model=network, sizes=((16, 2), (32, 2)))
+    task = dataclasses.replace(run.task, name="classification")
+    run = dataclasses.replace(run, task=task)
     error = refusal(experiment.build_experiment, run)
     assert "images of every size" in error.expected
     assert "simple_cnn" in error.found

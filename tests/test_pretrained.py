@@ -23,6 +23,7 @@ UNET = dict(
     bn_group=None,
     drop_path=0.0,
     image_head=False,
+    adjust_gradient=False,
 )
 CLASSIFIER = dict(bn_group=None, drop_path=0.0, dropout=0.0)
 ENCODERS = {

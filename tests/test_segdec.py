@@ -7,7 +7,7 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxseg import experiment, loop, parsing, steps
+from jaxseg import augment, experiment, loop, parsing, steps
 from jaxseg.errors import InputError
 from jaxseg.tasks import segdec
 from jaxseg.types import IGNORE
@@ -58,6 +58,42 @@ def cross_entropy(logits, target):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("progress", [None, 0.3])
+def test_a_map_of_full_size_has_the_same_loss_without_ignored_pixels(
+    weighted, progress
+):
+    rng, batch = np.random.default_rng(5), batch_of()
+    batch["mask"][1, :7] = IGNORE
+    target = rng.integers(0, 256, batch["mask"].shape, np.uint8)
+    target[0] = 0
+    batch["seg_target"] = target
+    batch["seg_weight"] = rng.uniform(0.1, 3.0, target.shape).astype(np.float32)
+    if progress is not None:
+        batch["progress"] = np.full(4, progress, np.float32)
+    logits = rng.normal(0, 3, (*target.shape, 1)).astype(np.float32)
+    outputs = {"seg_logits": logits, "cls_logits": outputs_of()["cls_logits"]}
+    task = task_of(weighted=weighted)
+
+    def total(logits):
+        losses = task.loss(outputs | {"seg_logits": logits}, batch)
+        return losses.sum(), losses
+
+    gradient, found = jax.grad(total, has_aux=True)(logits)
+    weight = batch["seg_weight"] if weighted else np.ones(target.shape)
+    pixels = weight * cross_entropy(logits[..., 0], target / 255)
+    seg_loss = [pixels[0].mean(), pixels[1, 7:].mean(), pixels[2].mean(), 0.0]
+    soft = target.max(axis=(1, 2)) / 255
+    label = [0, 1, 1, 1] if progress is None else [0, soft[1], soft[2], 1]
+    dec_loss = cross_entropy(outputs["cls_logits"][:, 0], np.array(label))
+    shares = (1, 0.01) if progress is None else (1 - progress, 0.01 * progress)
+    wanted = shares[0] * np.array(seg_loss) + shares[1] * dec_loss
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    ignored = batch["mask"] == IGNORE
+    assert (gradient[ignored] == 0).all()
+    assert (gradient[~ignored] != 0).all()
+
+
+@pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("progress", [None, 0.0, 0.3])
 def test_the_loss_is_that_of_the_formulas(weighted, progress):
     batch, outputs = batch_of(), outputs_of()
@@ -104,11 +140,25 @@ def folder(tmp_path_factory):
     return root
 
 
-def tree_of(folder, *, data=None, train=None, task=None):
+UNET = dict(
+    name="unet",
+    widths=(4, 8),
+    norm="none",
+    bn_group=None,
+    activation="relu",
+    dropout=(0.0, 0.0),
+    decoder="upsample",
+    head_kernel=1,
+    image_head=True,
+    adjust_gradient=True,
+)
+
+
+def tree_of(folder, *, data=None, train=None, task=None, model=None):
     return dict(
         seed=0,
         task=dict(name="segdec", **{**KEYS, **(task or {})}),
-        model=dict(name="segdecnet", adjust_gradient=True, variant="released"),
+        model=model or dict(name="segdecnet", adjust_gradient=True, variant="released"),
         data=dict(
             name="folder_segmentation",
             dir=str(folder),
@@ -175,6 +225,48 @@ def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path):
     assert (tmp_path / "previews" / "epoch_0001.png").is_file()
     assert np.isfinite(row["train/loss"])
     assert "decision" in variables["params"]
+
+
+def test_a_unet_trains_at_full_size_with_few_masks_and_flips(folder, tmp_path):
+    flips = dict(hflip=dict(p=0.5), vflip=dict(p=0.5))
+    built = build(
+        folder,
+        data=dict(num_segmented=3, augment=flips),
+        train=dict(epochs=1, preview=0),
+        model=UNET,
+    )
+    (phase,) = built.phases
+    assert phase.abstract_batch["seg_target"].shape == (8, 128, 136)
+    for batch in phase.batches(0, phase.loader.steps_per_epoch):
+        # In this set images and masks have the size that the network sees.
+        shown = batch["mask"] != IGNORE
+        target = batch["seg_target"]
+        np.testing.assert_array_equal(target[shown], 255 * batch["mask"][shown])
+        assert (target[~shown].reshape(-1, 128 * 136).max(axis=1) == 255).all()
+        assert (batch["seg_weight"][target == 0] == 1).all()
+    loop.train(built, tmp_path)
+    _, progress = loop.restore_best(built, tmp_path)
+    assert {"val/ap", "val/iou/crack/pooled"} <= progress.history[0].keys()
+
+
+def test_targets_of_full_size_move_with_their_image():
+    rng = np.random.default_rng(0)
+    rows, columns = np.indices((16, 16)).astype(np.uint8)
+    image = np.stack([rows, columns, rows], axis=-1)[None].repeat(32, 0)
+    weight = rng.uniform(size=(16, 16)).astype(np.float32)
+    target = rng.integers(0, 256, (16, 16), np.uint8)
+    batch = {
+        "image": image,
+        "seg_target": target[None].repeat(32, 0),
+        "seg_weight": weight[None].repeat(32, 0),
+        "index": np.arange(32, dtype=np.int32),
+    }
+    moves = {name: dict(p=0.5) for name in ("hflip", "vflip", "rot90", "transpose")}
+    moved = jax.jit(augment.make_augment(moves))(jax.random.key(0), batch)
+    rows, columns = (np.asarray(moved["image"][..., k]) for k in (0, 1))
+    np.testing.assert_array_equal(moved["seg_target"], target[rows, columns])
+    np.testing.assert_array_equal(moved["seg_weight"], weight[rows, columns])
+    assert len({picture.tobytes() for picture in rows * 16 + columns}) == 8
 
 
 def test_only_num_segmented_masks_of_defects_are_used(folder):
@@ -316,15 +408,33 @@ def test_masks_to_hide_need_masks(tmp_path):
 
 
 def test_photometry_is_allowed(folder):
-    augment = dict(brightness=dict(p=0.5, shift=0.1))
-    assert build(folder, data=dict(augment=augment)).phases
+    brighter = dict(brightness=dict(p=0.5, shift=0.1))
+    assert build(folder, data=dict(augment=brighter)).phases
 
 
-def test_a_network_without_a_coarse_map_is_refused(folder):
+def test_a_network_without_masks_is_refused(folder):
     tree = tree_of(folder)
     tree["model"] = dict(name="simple_cnn", bn_group=None, dropout=0.0)
-    with pytest.raises(InputError, match="seg_map"):
+    with pytest.raises(InputError, match="seg_logits"):
         experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
+
+
+def test_a_network_without_a_decision_is_refused(folder):
+    tree = tree_of(folder) | dict(model=UNET | dict(image_head=False))
+    with pytest.raises(InputError, match="image_head=True for joint and segdec"):
+        experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
+
+
+def test_three_classes_are_refused():
+    with pytest.raises(InputError, match="two classes"):
+        segdec(("background", "crack", "rust"), **KEYS)
+
+
+def test_full_size_targets_are_not_bent(folder):
+    moves = dict(rot90=dict(p=0.0), hflip=dict(p=0.5), shear=dict(p=0.5, degrees=9.0))
+    error = refusal(folder, data=dict(augment=moves), model=UNET)
+    assert error.found == "config.data.augment with shear"
+    assert "only flipped or turned" in error.expected
 
 
 def test_losses_of_the_config_are_refused(folder):

@@ -115,6 +115,7 @@ def small_unet(num_outputs=1, widths=(4, 8), **changes):
         decoder="transpose",
         head_kernel=1,
         image_head=False,
+        adjust_gradient=False,
     )
     return unet(num_outputs, jnp.float32, widths=widths, **{**keys, **changes})
 

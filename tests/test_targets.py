@@ -1,5 +1,8 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from scipy.spatial import distance as spatial
 
@@ -9,9 +12,11 @@ from jaxseg.data.targets import (
     downsize,
     make_targets,
     soft_mask,
+    target_fields,
 )
 
-RULE = TargetRule(dilate=1, power=2.0, maximum=3.0, per_component=False)
+RULE = TargetRule(dilate=1, power=2.0, maximum=3.0, per_component=False, weighted=True)
+FULL = dataclasses.replace(RULE, stride=1)
 
 
 def blobs():
@@ -40,7 +45,7 @@ def test_weights_are_the_power_of_the_distance_to_the_edge():
 
 
 def test_weights_per_component_reach_the_maximum_in_each():
-    rule = TargetRule(dilate=1, power=1.0, maximum=3.0, per_component=True)
+    rule = dataclasses.replace(RULE, power=1.0, per_component=True)
     soft = blobs().astype(np.float32)
     weights = distance_weights(soft, rule)
     distance = brute_force_distance(soft > 0)
@@ -81,17 +86,17 @@ def test_dilation_grows_before_the_resize():
     mask[10, 10] = 1
     grown = soft_mask(mask, (20, 20), dilate=5)
     wanted = np.zeros((20, 20))
-    wanted[8:13, 8:13] = 1
+    wanted[8:13, 8:13] = 255
     np.testing.assert_array_equal(grown, wanted)
     half = soft_mask(mask, (10, 10), dilate=5)
-    assert 0 < half.max() <= 1
-    assert ((half > 0) & (half < 1)).any()  # soft edges
+    assert half.dtype == np.uint8
+    assert ((half > 0) & (half < 255)).any()  # soft edges
 
 
 def test_ignored_pixels_are_no_defect():
     mask = blobs()
     mask[0:3, 30:] = 255
-    np.testing.assert_array_equal(soft_mask(mask, (48, 40), 1), blobs())
+    np.testing.assert_array_equal(soft_mask(mask, (48, 40), 1), 255 * blobs())
 
 
 def test_targets_have_an_eighth_of_the_size():
@@ -106,3 +111,42 @@ def test_targets_have_an_eighth_of_the_size():
     clean = make_targets(np.zeros((48, 40), np.uint8), (48, 40), RULE)
     np.testing.assert_array_equal(clean["seg_target"], 0.0)
     np.testing.assert_allclose(clean["seg_weight"], 1.0, rtol=1e-6)
+
+
+def test_full_size_targets_are_the_resized_mask_and_its_weights():
+    targets = make_targets(blobs(), (24, 60), FULL)
+    pixels = Image.fromarray(255 * blobs()).resize((60, 24), Image.Resampling.BILINEAR)
+    wanted = np.asarray(pixels)
+    np.testing.assert_array_equal(targets["seg_target"], wanted)
+    distance = brute_force_distance(wanted > 0)
+    weight = np.where(wanted > 0, 3.0 * (distance / distance.max()) ** 2, 1.0)
+    np.testing.assert_allclose(targets["seg_weight"], weight, rtol=0, atol=1e-5)
+
+
+SYMMETRIES = {
+    "hflip": lambda x: x[:, ::-1],
+    "vflip": lambda x: x[::-1],
+    "rot90": np.rot90,
+    "transpose": np.transpose,
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIES)
+def test_only_full_size_targets_move_with_their_mask(name):
+    move = SYMMETRIES[name]
+    mask = np.pad(blobs(), ((0, 0), (0, 8)))  # square
+    for rule, is_exact in ((FULL, True), (RULE, name == "transpose")):
+        moved_first = make_targets(np.ascontiguousarray(move(mask)), (48, 48), rule)
+        for key, values in make_targets(mask, (48, 48), rule).items():
+            moved_last = move(values).astype(np.float64)
+            same = np.allclose(moved_first[key], moved_last, rtol=0, atol=1e-5)
+            assert same == is_exact, key
+
+
+@pytest.mark.parametrize("rule", [RULE, FULL])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_fields_announce_what_is_made(rule, weighted):
+    rule = dataclasses.replace(rule, weighted=weighted)
+    made = make_targets(blobs(), (48, 40), rule)
+    found = {name: (values.shape, values.dtype.type) for name, values in made.items()}
+    assert found == target_fields((48, 40), rule)

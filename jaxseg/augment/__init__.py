@@ -39,6 +39,7 @@ from jaxseg.types import Array, Batch
 
 __all__ = [
     "AUGMENTS",
+    "MOVES",
     "make_augment",
     "make_normalize",
     "moving",
@@ -52,6 +53,9 @@ AUGMENTS = {**LINEAR, **MOVES, **DISTORTIONS, **PHOTOMETRY, **MIXES}
 STREAMS = {
     name: row for row, name in enumerate((*AUGMENTS, "distortion", "mix", "partner"))
 }
+
+# What moves with the image; targets do in flips and quarter turns only.
+PIXELS = ("image", "mask", "seg_target", "seg_weight")
 
 Named = Mapping[str, Mapping[str, Any]]  # name -> `p` and the keys of its function
 
@@ -97,7 +101,7 @@ def make_augment(named: Named) -> Callable[[Array, Batch], Batch]:
         if not changes:
             return batch
         draws = _draw(key, batch["index"])
-        pixels = {name: batch[name] for name in ("image", "mask") if name in batch}
+        pixels = {name: batch[name] for name in PIXELS if name in batch}
         batch = {**batch, **jax.vmap(partial(_change_sample, changes))(draws, pixels)}
         return _mix(changes, draws, batch) if _of(MIXES, changes) else batch
 

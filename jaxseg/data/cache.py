@@ -44,7 +44,7 @@ class Decoder:
       image_size: (H, W).
       channels: C, 1 or 3.
       encoding: of the masks; None for a set without masks.
-      targets: makes SegDecNet's targets as well.
+      targets: makes those of the task segdec as well.
     """
 
     image_size: tuple[int, int]
@@ -84,7 +84,7 @@ class Decoder:
         if self.encoding is not None:
             fields["mask"] = (self.image_size, np.uint8)
             if self.targets is not None:
-                fields |= target_fields(self.image_size)
+                fields |= target_fields(self.image_size, self.targets)
         return fields
 
     def arrays(self, count: int) -> Fields:

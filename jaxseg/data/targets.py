@@ -1,6 +1,7 @@
-"""What SegDecNet learns to segment: soft masks and pixel weights at 1/8 of the size.
+"""What the task segdec learns to segment: soft masks and pixel weights.
 
-Made once per image on the host and a function of the mask alone.
+Made once per image on the host and a function of the mask alone; as large as the map of
+the network, so at 1/8 of the size for SegDecNet and at full size for a U-Net.
 
 Source: https://arxiv.org/abs/2104.06064, the distance-transform weights of its
 segmentation loss, and the input pipeline of the authors' published runs. Differs: the
@@ -13,8 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from jaxseg.data.images import resize_image
+from jaxseg.types import Outputs
 
-STRIDE, WINDOW = 8, 17
+COARSE, WINDOW = 8, 17
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
@@ -28,41 +30,69 @@ class TargetRule:
       power: of the distance to the edge of a defect.
       maximum: weight at its middle; the background has weight 1.
       per_component: every connected defect reaches the maximum, not only the widest.
+      weighted: makes weights at all.
+      stride: pixels of the image per pixel of the target, 1 or 8.
     """
 
     dilate: int
     power: float
     maximum: float
     per_component: bool
+    weighted: bool
+    stride: int = COARSE
+
+    def for_network(self, outputs: Outputs) -> "TargetRule":
+        """With the stride of the map of a network.
+
+        Args:
+          outputs: of the network; their shapes will do.
+        """
+        full, coarse = (outputs[k].shape[1] for k in ("seg_logits", map_of(outputs)))
+        return dataclasses.replace(self, stride=full // coarse)
+
+
+def map_of(outputs: Outputs) -> str:
+    """Name of the logits that learn from `seg_target`."""
+    return "seg_map" if "seg_map" in outputs else "seg_logits"
 
 
 def make_targets(
     mask: np.ndarray, size: tuple[int, int], rule: TargetRule
 ) -> dict[str, np.ndarray]:
-    """`seg_target` in [0, 1] and `seg_weight`, both [H/8, W/8] float32.
+    """`seg_target` and, if weighted, `seg_weight`: see `target_fields`.
 
     Args:
       mask: [h, w] uint8, 1 where there is a defect.
-      size: (H, W), multiples of 8.
+      size: (H, W), multiples of the stride.
     """
     soft = soft_mask(mask, size, rule.dilate)
-    weight = distance_weights(soft, rule)
-    return {"seg_target": downsize(soft), "seg_weight": downsize(weight)}
+    targets = {"seg_target": soft if rule.stride == 1 else downsize(soft / 255)}
+    if rule.weighted:
+        weight = distance_weights(soft, rule)
+        targets["seg_weight"] = weight if rule.stride == 1 else downsize(weight)
+    return targets
 
 
-def target_fields(size: tuple[int, int]) -> dict[str, tuple[tuple[int, int], type]]:
-    """Shape and dtype of the targets of an image of this size."""
-    small = (size[0] // STRIDE, size[1] // STRIDE)
-    return {"seg_target": (small, np.float32), "seg_weight": (small, np.float32)}
+def target_fields(
+    size: tuple[int, int], rule: TargetRule
+) -> dict[str, tuple[tuple[int, int], type]]:
+    """Shape and dtype of the targets of an image of this size.
+
+    Full-size masks are uint8, 255 for 1, exactly what `soft_mask` gives; all else is
+    float32. float16 would halve the weights and be wrong by up to 5e-4 of them.
+    """
+    small = (size[0] // rule.stride, size[1] // rule.stride)
+    soft = np.uint8 if rule.stride == 1 else np.float32
+    fields = {"seg_target": (small, soft)}
+    return fields | ({"seg_weight": (small, np.float32)} if rule.weighted else {})
 
 
 def soft_mask(mask: np.ndarray, size: tuple[int, int], dilate: int) -> np.ndarray:
-    """[H, W] float32 in [0, 1]: grown, then resized bilinearly, so edges are soft."""
+    """[H, W] uint8, 255 for 1: grown, then resized bilinearly, so edges are soft."""
     grown = (mask == 1).astype(np.uint8)
     if dilate > 1:
         grown = ndimage.grey_dilation(grown, size=(dilate, dilate))
-    resized = resize_image(255 * grown[..., None], size)[..., 0]
-    return resized.astype(np.float32) / 255
+    return resize_image(255 * grown[..., None], size)[..., 0]
 
 
 def distance_weights(soft: np.ndarray, rule: TargetRule) -> np.ndarray:
@@ -85,13 +115,14 @@ def distance_weights(soft: np.ndarray, rule: TargetRule) -> np.ndarray:
 
 
 def downsize(values: np.ndarray) -> np.ndarray:
-    """[H, W] -> [H/8, W/8] float32: means of 17 x 17 windows, 8 apart, mirrored edges.
+    """[H, W] -> [H/8, W/8] float32: means of 17 x 17 windows, 8 apart.
 
-    The first window is centred on the first pixel. Mirrored without the edge pixel, as
+    The first window is centred on the first pixel, so the targets of a mirrored mask
+    are no mirrored targets. The edge is mirrored without the edge pixel, as
     PyTorch's ReflectionPad2d.
     """
     means = ndimage.uniform_filter1d(
         values.astype(np.float64), WINDOW, 0, mode="mirror"
     )
-    means = ndimage.uniform_filter1d(means[::STRIDE], WINDOW, 1, mode="mirror")
-    return means[:, ::STRIDE].astype(np.float32)
+    means = ndimage.uniform_filter1d(means[::COARSE], WINDOW, 1, mode="mirror")
+    return means[:, ::COARSE].astype(np.float32)

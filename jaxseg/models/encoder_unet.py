@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxseg import ops
 from jaxseg.errors import InputError
 from jaxseg.models.encoders import STRIDE, EncoderName, Skips, make_encoder
-from jaxseg.models.heads import ImageHead, MaskHead, check_stride
+from jaxseg.models.heads import DecisionHead, MaskHead, check_stride
 from jaxseg.models.layers import (
     Conv,
     ConvNorm,
@@ -58,7 +58,8 @@ class EncoderUNet(nn.Module):
       decoder_widths: channels from the stride 16 up to full resolution.
       bn_group: images per batch-norm group; None is the global batch.
       drop_path: see the encoder.
-      image_head: adds `cls_logits` [N, 1] from the deepest features.
+      image_head: adds `cls_logits` [N, 1] from the deepest features and the mask.
+      adjust_gradient: the image head never changes the rest.
       remat: see `layers.call_block`.
     """
 
@@ -69,6 +70,7 @@ class EncoderUNet(nn.Module):
     bn_group: int | None
     drop_path: float
     image_head: bool
+    adjust_gradient: bool
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
 
@@ -84,11 +86,8 @@ class EncoderUNet(nn.Module):
             drop_path=self.drop_path,
             remat=self.remat,
         )
-        *skips, x = encoder(image, train=train)
-        outputs = {}
-        if self.image_head:
-            head = ImageHead(1, name="image_head")
-            outputs["cls_logits"] = head(x, train=train)
+        *skips, deepest = encoder(image, train=train)
+        x = deepest
         for channels in self.decoder_widths:
             level = len(skips)
             with jax.named_scope(f"decoder_{level}"):
@@ -99,7 +98,10 @@ class EncoderUNet(nn.Module):
                     channels, self.bn_group, self.dtype, name=f"decoder_{level}"
                 )
                 x = call_block(block, x, train=train, remat=self.remat)
-        outputs["seg_logits"] = MaskHead(self.num_outputs, 3, name="mask_head")(x)
+        outputs = {"seg_logits": MaskHead(self.num_outputs, 3, name="mask_head")(x)}
+        if self.image_head:
+            head = DecisionHead(self.adjust_gradient, name="image_head")
+            outputs["cls_logits"] = head(deepest, outputs["seg_logits"])
         return outputs
 
 
@@ -113,6 +115,7 @@ def encoder_unet(
     bn_group: int | None,
     drop_path: float,
     image_head: bool,
+    adjust_gradient: bool,
 ) -> EncoderUNet:
     """The U-Net on an encoder of a config.
 
@@ -133,5 +136,6 @@ def encoder_unet(
         bn_group,
         drop_path,
         image_head,
+        adjust_gradient,
         dtype,
     )

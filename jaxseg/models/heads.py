@@ -1,8 +1,10 @@
 """Heads: features to logits, in float32."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from jaxseg import ops
 from jaxseg.errors import InputError
 from jaxseg.models.layers import Conv
 from jaxseg.types import Array
@@ -40,6 +42,30 @@ class ImageHead(nn.Module):
         pooled = x.astype(jnp.float32).mean(axis=(1, 2))  # [N, D]
         pooled = nn.Dropout(self.dropout)(pooled, deterministic=not train)
         return nn.Dense(self.num_outputs)(pooled)
+
+
+class DecisionHead(nn.Module):
+    """Features and the logits of the mask -> one logit per image [N, 1] float32.
+
+    A linear function of max F, mean F, max S and mean S over the pixels, in this order:
+    the largest logit of the mask alone tells most images apart.
+
+    Attributes:
+      adjust_gradient: the decision never changes the features and the mask.
+
+    Source: the decision network of https://arxiv.org/abs/2104.06064. Differs: without
+    its convolutions; the features of an encoder are deep enough.
+    """
+
+    adjust_gradient: bool
+
+    @nn.compact
+    def __call__(self, features: Array, seg_logits: Array) -> Array:
+        maps = (features.astype(jnp.float32), seg_logits)
+        if self.adjust_gradient:
+            maps = jax.lax.stop_gradient(maps)
+        pooled = [pool for x in maps for pool in (ops.global_max(x), x.mean((1, 2)))]
+        return nn.Dense(1)(jnp.concatenate(pooled, axis=-1))  # [N, 2D + 2K] -> [N, 1]
 
 
 def check_stride(size: tuple[int, int], stride: int) -> None:

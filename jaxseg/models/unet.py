@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxseg import ops
 from jaxseg.errors import InputError
-from jaxseg.models.heads import ImageHead, MaskHead, check_stride
+from jaxseg.models.heads import DecisionHead, MaskHead, check_stride
 from jaxseg.models.layers import (
     ACTIVATIONS,
     Conv,
@@ -67,7 +67,8 @@ class UNet(nn.Module):
       decoder: 'transpose' (2x2, stride 2) or 'upsample' (nearest, then a 2x2
         convolution; the same number of parameters).
       head_kernel: side of the last convolution.
-      image_head: adds `cls_logits` [N, 1] from the deepest features.
+      image_head: adds `cls_logits` [N, 1] from the deepest features and the mask.
+      adjust_gradient: the image head never changes the rest.
       dtype: of the computation.
       remat: see `call_block`.
     """
@@ -81,6 +82,7 @@ class UNet(nn.Module):
     decoder: str
     head_kernel: int
     image_head: bool
+    adjust_gradient: bool
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
 
@@ -95,19 +97,17 @@ class UNet(nn.Module):
                 block = self._block(level, "encoder")
                 x = call_block(block, x, train=train, remat=self.remat)
                 skips.append(x)  # [N, H / 2^level, W / 2^level, widths[level]]
-        outputs = {}
-        if self.image_head:
-            head = ImageHead(1, name="image_head")
-            outputs["cls_logits"] = head(skips[-1], train=train)
         for level in reversed(range(len(self.widths) - 1)):
             with jax.named_scope(f"decoder_{level}"):
                 x = self._upsample(level, x)
                 x = jnp.concatenate([skips[level], x], axis=-1)
                 block = self._block(level, "decoder")
                 x = call_block(block, x, train=train, remat=self.remat)
-        outputs["seg_logits"] = MaskHead(
-            self.num_outputs, self.head_kernel, name="mask_head"
-        )(x)
+        mask_head = MaskHead(self.num_outputs, self.head_kernel, name="mask_head")
+        outputs = {"seg_logits": mask_head(x)}
+        if self.image_head:
+            head = DecisionHead(self.adjust_gradient, name="image_head")
+            outputs["cls_logits"] = head(skips[-1], outputs["seg_logits"])
         return outputs
 
     def _block(self, level: int, side: str) -> DoubleConv:
@@ -141,6 +141,7 @@ def unet(
     decoder: Literal["transpose", "upsample"],
     head_kernel: Literal[1, 3],
     image_head: bool,
+    adjust_gradient: bool,
 ) -> UNet:
     """The U-Net of a config.
 
@@ -165,5 +166,6 @@ def unet(
         decoder,
         head_kernel,
         image_head,
+        adjust_gradient,
         dtype,
     )

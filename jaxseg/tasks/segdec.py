@@ -1,5 +1,7 @@
 """SegDecNet's training: masks where there are some, image labels everywhere.
 
+For SegDecNet, and for a U-Net with an image head at full resolution.
+
 Source: https://arxiv.org/abs/2104.06064 for the mixed supervision and the distance
 weights; https://arxiv.org/abs/2007.07676 for the dynamic balance.
 """
@@ -11,7 +13,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxseg.data.targets import TargetRule
+from jaxseg.data.targets import TargetRule, map_of
+from jaxseg.errors import InputError
 from jaxseg.losses import bce
 from jaxseg.tasks.basic import (
     MaskAndImage,
@@ -26,33 +29,37 @@ from jaxseg.types import IGNORE, Array, Batch, Outputs
 class SegDec(MaskAndImage):
     """Per image: seg_share * L_seg + dec_share * L_dec.
 
-    L_seg is the mean over the coarse pixels of weight * BCE(`seg_map`, `seg_target`),
-    and 0 for an image whose mask is all `IGNORE` (weakly labelled). L_dec is the BCE of
-    the decision with the largest `seg_target`, a soft label in training, or with the
-    image's label where the mask is not known, and in evaluation. Differs: there a
-    weakly labelled image has the soft label of the mask that is not used.
+    L_seg is the mean over the pixels of the map of weight * BCE(map, `seg_target`), and
+    0 for an image whose mask is all `IGNORE` (weakly labelled). The map is `seg_map`,
+    or `seg_logits` of a network without one, whose ignored pixels are left out; of the
+    coarse `seg_map` they are background. L_dec is the BCE of the decision with the
+    largest `seg_target`, a soft label in training, or with the image's label where the
+    mask is not known, and in evaluation. Differs: there a weakly labelled image has the
+    soft label of the mask that is not used.
 
     Attributes:
-      targets: how masks become `seg_target` and `seg_weight`.
-      weighted: by `seg_weight`.
+      targets: how masks become `seg_target` and, if weighted, `seg_weight`.
       dynamic: seg_share falls from 1 to 0 and dec_share rises from 0 to delta, epoch
         by epoch; else they are 1 and delta, as in evaluation.
       delta: weight of the decision.
     """
 
     targets: TargetRule
-    weighted: bool
     dynamic: bool
     delta: float
-    needs = ("seg_map", "seg_logits", "cls_logits")
+    needs = ("seg_logits", "cls_logits")
 
     def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        target = batch["seg_target"]
-        pixels = _soft_bce(outputs["seg_map"][..., 0], target)
-        if self.weighted:
+        target = _as_share(batch["seg_target"])
+        pixels = _soft_bce(outputs[map_of(outputs)][..., 0], target)
+        if self.targets.weighted:
             pixels = batch["seg_weight"] * pixels
-        segmented = (batch["mask"] != IGNORE).any(axis=(1, 2))
-        seg_loss = jnp.where(segmented, pixels.mean(axis=(1, 2)), 0.0)
+        counted = batch["mask"] != IGNORE
+        segmented = counted.any(axis=(1, 2))
+        if counted.shape != pixels.shape:
+            counted = jnp.broadcast_to(segmented[:, None, None], pixels.shape)
+        num_counted = jnp.maximum(counted.sum(axis=(1, 2)), 1)
+        seg_loss = jnp.where(counted, pixels, 0.0).sum(axis=(1, 2)) / num_counted
         label = batch["label"].astype(jnp.float32)
         if "progress" in batch:
             label = jnp.where(segmented, target.max(axis=(1, 2)), label)
@@ -85,16 +92,30 @@ def segdec(
     min_recall: float,
 ) -> SegDec:
     """SegDecNet's loss; its parameters DELTA_CLS_LOSS, DYN_BALANCED_LOSS,
-    WEIGHTED_SEG_LOSS with _P and _MAX, and DILATE."""
+    WEIGHTED_SEG_LOSS with _P and _MAX, and DILATE.
+
+    Raises:
+      InputError: more than two classes.
+    """
+    if len(classes) != 2:
+        raise InputError(
+            "two classes for config.task.name=segdec: the background and the defect",
+            f"{len(classes)} classes",
+            "--config.task.name=joint with its keys, or segmentation",
+        )
     rule = ThresholdRule(threshold, min_recall)
     return SegDec(
         Segmentation(classes, partial(bce, pos_weight=1.0), rule),
         defect_decision(rule),
-        TargetRule(dilate, weight_power, weight_max, weight_per_component),
-        weighted,
+        TargetRule(dilate, weight_power, weight_max, weight_per_component, weighted),
         dynamic,
         delta,
     )
+
+
+def _as_share(target: Array) -> Array:
+    """Full-size targets are bytes, 255 for 1."""
+    return target.astype(jnp.float32) / 255 if target.dtype == jnp.uint8 else target
 
 
 def _soft_bce(logits: Array, target: Array) -> Array:
