@@ -3,7 +3,8 @@
 For SegDecNet, and for a U-Net with an image head at full resolution.
 
 Source: https://arxiv.org/abs/2104.06064 for the mixed supervision and the distance
-weights; https://arxiv.org/abs/2007.07676 for the dynamic balance.
+weights; https://arxiv.org/abs/2007.07676 for the dynamic balance. The losses of a batch
+are summed there (`train.reduction`); a rate that is right for one image is not for 8.
 """
 
 import dataclasses
