@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxseg.cldice import cldice
 from jaxseg.errors import InputError
 from jaxseg.lovasz import lovasz
 from jaxseg.types import IGNORE, Array
@@ -291,6 +292,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
     "focal": focal,
     "focal_constant": focal_constant,
     "lovasz": lovasz,
+    "cldice": cldice,
 }
 
 

@@ -25,6 +25,7 @@ FLOORS = {
     "models": 1.0,
     "datasets": 1.0,
     "lovasz": 0.5,
+    "cldice": 0.5,
     "class_weights": 0.5,
     "losses": 1.0,
     "metrics": 1.0,
