@@ -9,7 +9,8 @@ import pytest
 
 from jaxseg.models import MODELS
 
-PYRAMID = dict(skips="blocks", decoder_widths=(16, 8, 8, 4, 4), image_head=True)
+PYRAMID = dict(skips="blocks", decoder_widths=(16, 8, 8, 4, 4))
+HEAD = dict(image_head=True, adjust_gradient=False)
 NETWORKS = {
     "unet": dict(
         widths=(4, 8, 8),
@@ -19,9 +20,11 @@ NETWORKS = {
         dropout=(0.2, 0.0, 0.2),
         decoder="transpose",
         head_kernel=1,
-        image_head=True,
+        **HEAD,
     ),
-    "encoder_unet": dict(encoder="resnet18", bn_group=2, drop_path=0.2, **PYRAMID),
+    "encoder_unet": dict(
+        encoder="resnet18", bn_group=2, drop_path=0.2, **PYRAMID, **HEAD
+    ),
     "classifier": dict(
         encoder="efficientnet_b0", bn_group=None, drop_path=0.2, dropout=0.1
     ),
