@@ -246,6 +246,7 @@ def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
         "test/metrics.json",
         "test/losses.png",
         "test/confusion.png",
+        "test/confusion_image.png",
         "test/precision_recall_pixel.png",
         "model/model.safetensors",
         "model/model.json",

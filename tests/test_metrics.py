@@ -10,6 +10,7 @@ from jaxseg import metrics
 from jaxseg.metrics import (
     class_summary,
     confusion_at,
+    hindsight_summary,
     histogram_summary,
     image_columns,
     image_summary,
@@ -348,3 +349,82 @@ def test_macro_f1_leaves_out_classes_without_truth():
     assert summary["f1/b"] == 0
     assert math.isnan(summary["recall/b"])
     assert summary["f1/macro"] == summary["f1/a"] == pytest.approx(6 / 7)
+
+
+def hindsight_by_brute_force(scores, labels):
+    """Every distinct score tried as a threshold, with the authors' F."""
+    rows = []
+    for threshold in sorted(set(scores)):
+        decided = scores >= threshold
+        tp, fp = (decided & (labels == 1)).sum(), (decided & (labels == 0)).sum()
+        precision, recall = tp / (tp + fp), tp / (labels == 1).sum()
+        f = 2 * precision * recall / (precision + recall + 1e-8)
+        rows.append((threshold, f, fp, (labels == 1).sum() - tp))
+    best = rows[0]
+    for row in rows:
+        best = row if row[1] > best[1] else best
+    lossless = [row for row in rows if row[3] == 0][-1]
+    return (*best, lossless[2], lossless[0])
+
+
+HINDSIGHT = (
+    "optimistic_threshold",
+    "optimistic_f1",
+    "optimistic_fp",
+    "optimistic_fn",
+    "fp_without_misses",
+    "threshold_without_misses",
+)
+
+
+@pytest.mark.parametrize("distinct", [1, 4, 12, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_hindsight_tries_every_score_of_the_set(seed, distinct):
+    scores, labels = scored_labels(distinct=distinct, seed=seed)
+    scores = scores.astype(np.float64)
+    expected = hindsight_by_brute_force(scores, labels)
+    summary = hindsight_summary(scores, labels)
+    assert summary == pytest.approx(dict(zip(HINDSIGHT, expected, strict=True)))
+
+
+def test_hindsight_equals_scikit_learn():
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    scores, labels = scored_labels()
+    precision, recall, thresholds = sklearn_metrics.precision_recall_curve(
+        labels, scores
+    )
+    f = 2 * precision * recall / (precision + recall + 1e-8)
+    summary = hindsight_summary(scores, labels)
+    assert summary["optimistic_f1"] == pytest.approx(f.max(), abs=1e-15)
+    assert summary["optimistic_threshold"] == thresholds[f.argmax()]
+    decided = scores >= thresholds[f.argmax()]
+    cells = sklearn_metrics.confusion_matrix(labels, decided)
+    assert summary["optimistic_fp"] == cells[0, 1]
+    assert summary["optimistic_fn"] == cells[1, 0]
+
+
+def test_hindsight_literal():
+    # From the top: two positives, two negatives, a positive and a negative together.
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5])
+    summary = hindsight_summary(scores, np.array([1, 1, 0, 0, 1, 0]))
+    found = [summary[name] for name in HINDSIGHT]
+    assert found == pytest.approx([0.8, 4 / 5, 0, 1, 3, 0.5], abs=1e-7)
+
+
+def test_hindsight_is_never_worse_than_a_stored_threshold():
+    for seed in range(5):
+        scores, labels = scored_labels(seed=seed)
+        hindsight = hindsight_summary(scores, labels)
+        for threshold in (0.1, 0.5, 0.9):
+            stored = image_summary(scores, labels, threshold)
+            assert hindsight["optimistic_f1"] >= stored["f1"] - 1e-8
+            if stored["fn"] == 0:
+                assert hindsight["fp_without_misses"] <= stored["fp"]
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
+def test_one_class_has_no_hindsight(labels):
+    scores = np.linspace(0.2, 0.8, len(labels))
+    summary = hindsight_summary(scores, np.array(labels, np.int32))
+    assert tuple(summary) == HINDSIGHT
+    assert all(math.isnan(value) for value in summary.values())

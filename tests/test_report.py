@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jaxseg.report import curves, judge, overlays, results
+from jaxseg.report import curves, decisions, judge, overlays, results
 from jaxseg.types import IGNORE
 
 BINARY = ("background", "crack")
@@ -353,6 +353,49 @@ def test_the_table_has_a_row_per_class_whatever_its_name():
     assert ["a/b", "[red]", "iou", "0.2500"] in lines
     assert ["rust", "f1", "0.1000"] in lines
     assert ["macro", "f1", "0.2000"] in lines
+
+
+# decisions about images
+
+# As the reference run of SegDecNet counts: 1483 positives and 212 negatives.
+DECISIONS = {
+    "tp": 1475, "fn": 8, "fp": 27, "tn": 185, "auc": 0.990410, "ap": 0.998510,
+    "ap_trapezoid": 0.998506, "f1": 0.988274, "image_threshold": 0.32359,
+    "optimistic_threshold": 0.25, "optimistic_f1": 0.99, "optimistic_fp": 20,
+    "optimistic_fn": 7,
+}  # fmt: skip
+
+
+def _printed_decisions(summary):
+    console = Console(file=io.StringIO(), width=200)
+    decisions.print_decisions(summary, ("clean", "defect"), "test", console)
+    return [line.split() for line in console.file.getvalue().splitlines()]
+
+
+def test_decisions_are_printed_as_in_the_reference():
+    lines = _printed_decisions(DECISIONS)
+    assert lines[0] == ["test", "set:", "decisions", "at", "threshold", "0.3236"]
+    assert ["Positives", "(defect)", "1,475", "8"] in lines
+    assert ["Negatives", "(clean)", "27", "185"] in lines
+    record, optimistic = (" ".join(line) for line in lines[-2:])
+    assert record == (
+        "EVAL test: AUC 0.990410, AP 0.998510, threshold 0.323590, F1 0.988274, "
+        "FP 27, FN 8"
+    )
+    assert optimistic == (
+        "EVAL test (optimistic): AUC 0.990410, AP 0.998506, threshold 0.250000, "
+        "F1 0.990000, FP 20, FN 7"
+    )
+    assert decisions.confusion_of(DECISIONS).tolist() == [[185, 27], [8, 1475]]
+
+
+def test_decisions_of_one_class_are_printed_as_undefined():
+    undefined = dict.fromkeys(DECISIONS, math.nan) | dict(
+        tp=0, fn=0, fp=3, tn=9, image_threshold=0.5
+    )
+    lines = _printed_decisions(undefined)
+    assert ["Negatives", "(clean)", "3", "9"] in lines
+    assert " ".join(lines[-1]).endswith("F1 undefined, FP undefined, FN undefined")
 
 
 # curves

@@ -24,6 +24,17 @@ CLASSES = tasks.segmentation(THREE, CROSS_ENTROPY, **F1)
 DECISION = tasks.classification(("clean", "cracked"), BCE, **F1)
 SORTS = tasks.classification(THREE, CROSS_ENTROPY, **F1)
 JOINT = tasks.joint(TWO, BCE, mask_weight=2.0, image_weight=0.5, **F1)
+SEGDEC = tasks.segdec(
+    TWO,
+    delta=1.0,
+    dynamic=True,
+    weighted=False,
+    weight_power=1.0,
+    weight_max=1.0,
+    weight_per_component=False,
+    dilate=1,
+    **F1,
+)
 
 
 def histogram(background, foreground):
@@ -289,6 +300,14 @@ def test_the_joint_task_is_both():
     np.testing.assert_array_equal(rows["prediction"], counts["image_probs"][:, 0])
     assert "iou/crack" in rows
     assert JOINT.confusion(counts, thresholds).sum() == 18  # of pixels
+
+
+@pytest.mark.parametrize("task", [JOINT, SEGDEC])
+def test_the_decision_is_that_of_the_image_and_not_of_its_mask(task):
+    counts = PIXELS | {name: values[:3] for name, values in IMAGES.items()}
+    thresholds = mask_threshold(0.25) | image_threshold(0.5)
+    assert BINARY.rows(counts, thresholds)["decision"].tolist() == [1, 1, 0]
+    assert task.rows(counts, thresholds)["decision"].tolist() == [1, 0, 1]
 
 
 def test_the_joint_loss_adds_up():

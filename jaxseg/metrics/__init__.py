@@ -40,6 +40,11 @@ The soft metrics need no rule but s, the same per image and pooled:
 | k pixels | exactly 0     | s / (k + s), nearly 0                                 |
 | ignored  | any           | nan pooled; per image such images are left out        |
 
+Of images: accuracy, precision, recall, f1, tp, fp, fn, tn at the threshold that the
+validation set chose, `auc`, `ap` (in steps) and `ap_trapezoid`; see `image_summary`. Of
+the judged part also what a threshold reaches that is chosen on that very part:
+`optimistic_*` and `*_without_misses`; see `hindsight_summary`.
+
 nan means "this set cannot tell". Source: our own rules; curves and areas as in
 https://scikit-learn.org/stable/modules/model_evaluation.html; soft metrics and s as in
 https://github.com/qubvel/segmentation_models, base/functional.py. Differs: that pools
@@ -47,7 +52,7 @@ over a batch and averages the batches; here `pooled` is the whole set.
 """
 
 from jaxseg.metrics.counts import confusion, confusion_at, score_histogram, soft_sums
-from jaxseg.metrics.images import class_summary, image_summary
+from jaxseg.metrics.images import class_summary, hindsight_summary, image_summary
 from jaxseg.metrics.pixels import (
     image_columns,
     never_predicted,
@@ -69,6 +74,7 @@ __all__ = [
     "class_summary",
     "confusion",
     "confusion_at",
+    "hindsight_summary",
     "histogram_summary",
     "image_columns",
     "image_summary",
@@ -85,7 +91,17 @@ __all__ = [
     "tally_scores",
 ]
 
+SMALLER_IS_BETTER = {
+    "loss",
+    "false_alarm_rate",
+    "fp",
+    "fn",
+    "optimistic_fp",
+    "optimistic_fn",
+    "fp_without_misses",
+}
+
 
 def mode_of(metric: str) -> str:
     """Whether a smaller ('min') or a larger ('max') value of a metric is better."""
-    return "min" if metric in ("loss", "false_alarm_rate", "fp", "fn") else "max"
+    return "min" if metric in SMALLER_IS_BETTER else "max"

@@ -7,6 +7,8 @@ import numpy as np
 from jaxseg.metrics.ratios import Summary, class_scores, divide, mean
 from jaxseg.metrics.scores import areas, tally_scores
 
+SMALLEST_DIVISOR = 1e-8  # of F in the published code
+
 
 def image_summary(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Summary:
     """Image-level metrics of the decision score >= threshold, and areas under curves.
@@ -33,6 +35,37 @@ def image_summary(scores: np.ndarray, labels: np.ndarray, threshold: float) -> S
         **dict(tp=tp, fp=fp, fn=fn, tn=tn),
         **areas(tally),
     }
+
+
+def hindsight_summary(scores: np.ndarray, labels: np.ndarray) -> Summary:
+    """What thresholds reach that are chosen with the labels that judge them.
+
+    - `optimistic_threshold`, the score with the largest F = 2 P R / (P + R + 1e-8), the
+      lowest of ties; `optimistic_f1`, that F; `optimistic_fp` and `optimistic_fn`. So
+      SegDecNet's authors report. It flatters: no stored threshold does as well.
+    - `fp_without_misses`: the false alarms at `threshold_without_misses`, the highest
+      score that misses no positive.
+
+    All are nan if only one class is present.
+
+    Source: https://github.com/vicoslab/mixed-segdec-net-comind2021, utils.py
+
+    >>> hindsight_summary(np.array([0.2, 0.5]), np.array([0, 1]))["optimistic_fp"]
+    0
+    """
+    tally = tally_scores(scores, labels)
+    fp, tp = tally.at_least()
+    if tally.has_both_classes():
+        precision, recall = tp / (tp + fp), tp / tp[0]
+        f1 = 2 * precision * recall / (precision + recall + SMALLEST_DIVISOR)
+        best, lowest = f1.argmax(), np.flatnonzero(tally.positives)[0]
+        found = [tally.values[best], f1[best], fp[best], tp[0] - tp[best]]
+        found = [value.item() for value in (*found, fp[lowest], tally.values[lowest])]
+    else:
+        found = [float("nan")] * 6
+    names = [f"optimistic_{name}" for name in ("threshold", "f1", "fp", "fn")]
+    names += ["fp_without_misses", "threshold_without_misses"]
+    return dict(zip(names, found, strict=True))
 
 
 def class_summary(confusion: np.ndarray, classes: Sequence[str]) -> Summary:

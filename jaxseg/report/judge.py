@@ -13,7 +13,7 @@ from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
 from jaxseg.metrics import never_predicted
 from jaxseg.progress import console, track
-from jaxseg.report import curves, overlays, results
+from jaxseg.report import curves, decisions, overlays, results
 from jaxseg.tasks import Counts, Thresholds
 
 MAX_OVERLAYS = 100
@@ -53,6 +53,10 @@ def judge(
         **task.summarize(counts, thresholds),
         **{f"{kind}_threshold": t.value for kind, t in thresholds.items()},
     }
+    has_mask, has_decision = "soft_sums" in counts, "image" in thresholds
+    if has_decision:
+        scores = counts["image_probs"][:, 0]
+        summary |= metrics.hindsight_summary(scores, counts["label"])
     rows = task.rows(counts, thresholds)
     positions = experiment.split.indices(part)
     ids = [experiment.dataset.ids[position] for position in positions]
@@ -66,9 +70,15 @@ def judge(
     results.write_metrics(folder / "metrics.json", summary)
     confusion = task.confusion(counts, thresholds)
     curves.save_confusion(folder / "confusion.png", confusion, task.classes)
+    kinds = decision_names(task.classes, has_mask)
+    if has_mask and has_decision:
+        of_images = decisions.confusion_of(summary)
+        curves.save_confusion(folder / "confusion_image.png", of_images, kinds)
     _save_curves(counts, thresholds, summary, task.classes[1], folder)
     _save_overlays(experiment, variables, thresholds, rows, positions, folder)
     results.print_table(summary, f"{part} set", console)
+    if has_decision:
+        decisions.print_decisions(summary, kinds, part, console)
     for name in never_predicted(confusion[None], task.classes):
         console.print(f"WARNING: the class {name} is never predicted", markup=False)
     return summary
@@ -198,9 +208,14 @@ def _draw(picture: _Picture, classes, thresholds: Thresholds, folder: Path) -> N
     drawn.save(folder / overlays.overlay_name(score, picture.name), quality=92)
 
 
+def decision_names(classes, has_mask: bool) -> tuple[str, ...]:
+    """What an image can be decided to be; one with a mask has a defect or none."""
+    return ("clean", "defect") if has_mask else classes
+
+
 def classes_of(row: dict, classes, has_mask: bool) -> tuple[str, str]:
     """Decision and truth of an image in words."""
-    names = ("clean", "defect") if has_mask else classes
+    names = decision_names(classes, has_mask)
     return names[int(row["decision"])], names[int(row["ground_truth"])]
 
 
