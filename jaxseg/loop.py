@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -87,9 +87,24 @@ def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
     Raises:
       InputError: the folder has no checkpoint.
     """
+    return _restore(experiment, workdir, "best")
+
+
+def restore_last(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
+    """Those of the newest checkpoint; of a stopped run it may be amid an epoch.
+
+    Raises:
+      InputError: the folder has no checkpoint.
+    """
+    return _restore(experiment, workdir, "latest")
+
+
+def _restore(
+    experiment: Experiment, workdir: Path, which: Literal["best", "latest"]
+) -> tuple[Any, Progress]:
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        step, progress = checkpoints.best, {"history": []}
+        step, progress = getattr(checkpoints, which), {"history": []}
         if step is not None:
             state, progress = checkpoints.restore(step, experiment.abstract_state())
     finally:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from PIL import Image
@@ -71,8 +71,13 @@ def run(
         return finish(built, folder)
 
 
-def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
-    """Judges the best epoch of a run folder on a part; writes `folder`/`part` anew.
+def evaluate(
+    run_config: Run, folder: Path, part: str, epoch: Literal["best", "last"] = "best"
+) -> dict[str, float]:
+    """Judges an epoch of a run folder on a part; writes `folder`/`part` anew.
+
+    The last epoch has folders of its own, `folder`/`part`_last, and its own thresholds;
+    the model of the run stays the best.
 
     Raises:
       InputError: the part is empty, or data and config are not those of the run.
@@ -85,10 +90,16 @@ def evaluate(run_config: Run, folder: Path, part: str) -> dict[str, float]:
             raise InputError(
                 f"images in the {part} part", "none", "--split with another part"
             )
-        variables, progress = loop.restore_best(built, folder)
-        console.print(f"- best val/{run_config.train.monitor}: {progress.best_text()}")
+        if epoch == "best":
+            variables, progress = loop.restore_best(built, folder)
+            monitor = run_config.train.monitor
+            console.print(f"- best val/{monitor}: {progress.best_text()}")
+        else:
+            variables, progress = loop.restore_last(built, folder)
+            console.print(f"- last epoch: {len(progress.history)}")
         thresholds = judge.choose_thresholds(built, variables)
-        return judge.judge(built, variables, thresholds, part, folder / part)
+        out = folder / (part if epoch == "best" else f"{part}_last")
+        return judge.judge(built, variables, thresholds, part, out)
 
 
 def check_data(

@@ -2,7 +2,8 @@
 
     python scripts/evaluate.py --workdir runs/sdnet --split test
 
-Writes <workdir>/<split>/ anew and prints the table. Exit codes: 0 done; 2 wrong input.
+Writes <workdir>/<split>/ anew and prints the table; --epoch last writes <split>_last/.
+Exit codes: 0 done; 2 wrong input.
 """
 
 import argparse
@@ -20,12 +21,18 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="which part"
     )
+    parser.add_argument(
+        "--epoch",
+        choices=("best", "last"),
+        default="best",
+        help="the best on validation, as in the model of the run, or the last",
+    )
     options = parser.parse_args(plain)
 
     from jaxseg import run as program
 
     run_config = command_line.load_run(options.workdir, overrides, program.SCHEMAS)
-    program.evaluate(run_config, options.workdir, options.split)
+    program.evaluate(run_config, options.workdir, options.split, options.epoch)
 
 
 if __name__ == "__main__":

@@ -292,8 +292,12 @@ def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
     loop.train(built, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 5  # best 0.4, then two worse
-    _, progress = loop.restore_best(built, tmp_path)
+    best, progress = loop.restore_best(built, tmp_path)
     assert (progress.best, progress.best_epoch) == (0.4, 3)
+    last, progress = loop.restore_last(built, tmp_path)
+    assert len(progress.history) == 5
+    pairs = zip(jax.tree.leaves(best), jax.tree.leaves(last), strict=True)
+    assert not all(np.array_equal(one, other) for one, other in pairs)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images(tiny, tmp_path):
@@ -346,6 +350,18 @@ def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):
     summary = run.evaluate(parse(record), workdir, "test")
     for name, value in before.items():
         assert summary[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_the_last_epoch_is_judged_beside_the_best(uninterrupted):
+    """Its own weights and thresholds in its own folder; the run's stay as they are."""
+    workdir = uninterrupted / "run"
+    before = {p: p.read_bytes() for p in (workdir / "test").rglob("*.*")}
+    summary = run.evaluate(parse(tree(uninterrupted)), workdir, "val", "last")
+    assert {p: p.read_bytes() for p in (workdir / "test").rglob("*.*")} == before
+    last = float(read_rows(workdir)[-1]["val/loss"])
+    assert summary["loss"] == pytest.approx(last, rel=1e-5)
+    assert (workdir / "val_last" / "results.csv").is_file()
+    assert not (workdir / "val").exists()
 
 
 def test_a_random_split_leaks_and_its_run_goes_on_all_the_same(tiny, tmp_path):
