@@ -1,5 +1,7 @@
 """SegDecNet's training, against its formulas in NumPy."""
 
+import csv
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxseg import augment, experiment, loop, parsing, steps
+from jaxseg import augment, experiment, loop, parsing, run, steps
 from jaxseg.errors import InputError
+from jaxseg.report import overlays
 from jaxseg.tasks import segdec
 from jaxseg.types import IGNORE
 
@@ -209,11 +212,11 @@ def tree_of(folder, *, data=None, train=None, task=None, model=None):
 
 
 def build(folder, **changes):
-    run = parsing.parse(tree_of(folder, **changes), experiment.SCHEMAS)
-    return experiment.build_experiment(run)
+    config = parsing.parse(tree_of(folder, **changes), experiment.SCHEMAS)
+    return experiment.build_experiment(config)
 
 
-def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path):
+def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path, capsys):
     built = build(folder, train=dict(epochs=1))
     labels = built.dataset.record_labels[built.split.indices("train")]
     (phase,) = built.phases
@@ -225,6 +228,33 @@ def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path):
     assert (tmp_path / "previews" / "epoch_0001.png").is_file()
     assert np.isfinite(row["train/loss"])
     assert "decision" in variables["params"]
+    capsys.readouterr()
+    summary = run.finish(built, tmp_path)
+    assert "EVAL test (optimistic): AUC " in capsys.readouterr().out
+    assert {"recall/crack/per_region", "aupro/crack/per_region"} <= summary.keys()
+    assert {"optimistic_f1", "fp_without_misses", "ap_trapezoid"} <= summary.keys()
+    check_test_folder(tmp_path / "test", summary)
+
+
+def check_test_folder(folder, summary):
+    """All images stand in it, decided by the image's score."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["num_images"] == 8
+    for row in rows:
+        decided = float(row["prediction"]) >= summary["image_threshold"]
+        assert int(row["decision"]) == decided
+        name = overlays.overlay_name(float(row["prediction"]), row["name"])
+        with Image.open(folder / "overlays" / name) as picture:
+            # Six panels of 128 x 136 pixels, enlarged twice.
+            assert picture.width >= 3 * 272
+    truth = [int(row["ground_truth"]) for row in rows]
+    decision = [int(row["decision"]) for row in rows]
+    wrong = sum(one != other for one, other in zip(truth, decision, strict=True))
+    assert summary["fp"] + summary["fn"] == wrong
+    assert sum(truth) == 4
+    names = {path.name for path in folder.iterdir()}
+    assert {"confusion.png", "confusion_image.png", "losses.png"} <= names
 
 
 def test_a_unet_trains_at_full_size_with_few_masks_and_flips(folder, tmp_path):
@@ -398,12 +428,12 @@ def test_masks_to_hide_need_masks(tmp_path):
     tree["loss"] = dict(bce=dict(weight=1.0, pos_weight=1.0))
     for count, is_refused in ((3, True), (0, False)):
         tree["data"]["num_segmented"] = count
-        run = parsing.parse(tree, experiment.SCHEMAS)
+        config = parsing.parse(tree, experiment.SCHEMAS)
         if is_refused:
             with pytest.raises(InputError, match="at most 0"):
-                experiment.build_experiment(run)
+                experiment.build_experiment(config)
         else:
-            (phase,) = experiment.build_experiment(run).phases
+            (phase,) = experiment.build_experiment(config).phases
             assert "mask" not in next(phase.batches(0, 1))
 
 

@@ -43,7 +43,8 @@ The soft metrics need no rule but s, the same per image and pooled:
 Of images: accuracy, precision, recall, f1, tp, fp, fn, tn at the threshold that the
 validation set chose, `auc`, `ap` (in steps) and `ap_trapezoid`; see `image_summary`. Of
 the judged part also what a threshold reaches that is chosen on that very part:
-`optimistic_*` and `*_without_misses`; see `hindsight_summary`.
+`optimistic_*` and `*_without_misses`; see `hindsight_summary`. And of its connected
+defects: `<metric>/<class>/per_region`; see `region_summary`.
 
 nan means "this set cannot tell". Source: our own rules; curves and areas as in
 https://scikit-learn.org/stable/modules/model_evaluation.html; soft metrics and s as in
@@ -59,6 +60,7 @@ from jaxseg.metrics.pixels import (
     pixel_summary,
     soft_summary,
 )
+from jaxseg.metrics.regions import region_histogram, region_summary
 from jaxseg.metrics.scores import (
     Tally,
     histogram_summary,
@@ -83,6 +85,8 @@ __all__ = [
     "pixel_curve",
     "pixel_summary",
     "precision_recall_curve",
+    "region_histogram",
+    "region_summary",
     "roc_curve",
     "score_histogram",
     "soft_summary",

@@ -1,20 +1,20 @@
 """Judges a trained network on one part and leaves the files that people look at."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from jaxseg import metrics, parallel
-from jaxseg.data.pipeline import EvalLoader
+from jaxseg import metrics
 from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
 from jaxseg.metrics import never_predicted
-from jaxseg.progress import console, track
+from jaxseg.progress import console
 from jaxseg.report import curves, decisions, overlays, results
-from jaxseg.tasks import Counts, Thresholds
+from jaxseg.report.predictions import predictions
+from jaxseg.tasks import NUM_BINS, Counts, Task, Thresholds
 
 MAX_OVERLAYS = 100
 """Half of them the worst, half spread evenly over the rest."""
@@ -59,6 +59,9 @@ def judge(
         summary |= metrics.hindsight_summary(scores, counts["label"])
     rows = task.rows(counts, thresholds)
     positions = experiment.split.indices(part)
+    summary |= _look_again(
+        experiment, variables, counts, thresholds, rows, positions, folder
+    )
     ids = [experiment.dataset.ids[position] for position in positions]
     columns = {"name": ids, **rows}
     names = list(columns)
@@ -75,7 +78,6 @@ def judge(
         of_images = decisions.confusion_of(summary)
         curves.save_confusion(folder / "confusion_image.png", of_images, kinds)
     _save_curves(counts, thresholds, summary, task.classes[1], folder)
-    _save_overlays(experiment, variables, thresholds, rows, positions, folder)
     results.print_table(summary, f"{part} set", console)
     if has_decision:
         decisions.print_decisions(summary, kinds, part, console)
@@ -138,74 +140,68 @@ def _has_both(labels: np.ndarray) -> bool:
     return len(np.unique(labels)) == 2
 
 
-def _save_overlays(
+def _look_again(
     experiment: Experiment,
     variables: Any,
+    counts: Counts,
     thresholds: Thresholds,
     rows: dict[str, np.ndarray],
     positions: np.ndarray,
     folder: Path,
-) -> None:
-    shown = _worth_showing(rows, experiment.task.classes)
-    loader = EvalLoader(
-        experiment.dataset.source,
-        experiment.dataset.labels,
-        positions[shown],
-        batch_size=experiment.run.train.batch_size,
-        workers=1,
-    )
+) -> dict[str, float]:
+    """Draws the images worth showing; measures what needs whole probability maps.
+
+    Returns:
+      metrics of the regions; of a binary segmentation only.
+    """
+    task, has_regions = experiment.task, "mask" in thresholds
+    shown = _worth_showing(rows, task.classes)
+    looked_at = np.arange(len(positions)) if has_regions else shown
     shutil.rmtree(folder / "overlays", ignore_errors=True)
     (folder / "overlays").mkdir(parents=True)
-    done = 0
-    for batch in track(loader, len(loader), "Drawing overlays", quiet=True):
-        probs = experiment.predict_step(
-            variables, parallel.put_batch(batch, experiment.mesh)
-        )
-        probs = {name: np.asarray(values) for name, values in probs.items()}
-        for i in range(int(batch["valid"].sum())):
-            row = {name: values[shown[done]] for name, values in rows.items()}
-            picture = _Picture(
-                name=experiment.dataset.ids[positions[shown[done]]],
-                image=batch["image"][i],
-                truth=batch["mask"][i] if "mask" in batch else None,
-                probs=probs["mask_probs"][i] if "mask_probs" in probs else None,
-                row=row,
-            )
-            _draw(picture, experiment.task.classes, thresholds, folder / "overlays")
-            done += 1
-        loader.buffers.give_back(batch)
+    shares, num_regions = np.zeros(NUM_BINS), 0
+    images = predictions(experiment, variables, positions[looked_at], "Looking again")
+    for k, arrays in zip(looked_at, images, strict=True):
+        if has_regions:
+            probs, mask = arrays["mask_probs"][..., 0], arrays["mask"]
+            of_image, count = metrics.region_histogram(probs, mask, NUM_BINS)
+            shares, num_regions = shares + of_image, num_regions + count
+        if k in shown:
+            row = {name: values[k] for name, values in rows.items()}
+            picture = _draw(arrays, row, task, thresholds)
+            name = experiment.dataset.ids[positions[k]]
+            file = folder / "overlays" / overlays.overlay_name(row["prediction"], name)
+            picture.save(file, quality=92)
+    if not has_regions:
+        return {}
+    background = counts["histogram"][:, 0].sum(0, dtype=np.int64)
+    first_bin = round(thresholds["mask"].value * NUM_BINS)
+    name = task.classes[1]
+    return metrics.region_summary(shares, num_regions, background, first_bin, name)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Picture:
-    name: str
-    image: np.ndarray
-    truth: np.ndarray | None
-    probs: np.ndarray | None  # [H, W, K]
-    row: dict[str, Any]
-
-
-def _draw(picture: _Picture, classes, thresholds: Thresholds, folder: Path) -> None:
-    row = picture.row
-    score = float(row["prediction"])
-    dice = foreground_dice(row, classes)
+def _draw(
+    arrays: dict[str, np.ndarray], row: dict, task: Task, thresholds: Thresholds
+) -> Image.Image:
+    """An image with its results, which `predictions` and `Task.rows` describe."""
+    score, probs = float(row["prediction"]), arrays.get("mask_probs")
     kind = "image" if "image" in thresholds else "mask"
     threshold = thresholds[kind].value if kind in thresholds else None
-    decision, truth = classes_of(row, classes, picture.probs is not None)
+    decision, truth = classes_of(row, task.classes, probs is not None)
+    dice = foreground_dice(row, task.classes)
     title = overlays.describe(score, threshold, decision, truth, dice)
-    if picture.probs is None:
+    if probs is None:
         right = bool(row["decision"] == row["ground_truth"])
-        drawn = overlays.draw_decision(picture.image, right=right, title=title)
-    else:
-        drawn = overlays.draw_overlay(
-            picture.image,
-            picture.truth,
-            overlays.foreground_score(picture.probs),
-            overlays.decide(picture.probs, thresholds),
-            classes=classes,
-            title=title,
-        )
-    drawn.save(folder / overlays.overlay_name(score, picture.name), quality=92)
+        return overlays.draw_decision(arrays["image"], right=right, title=title)
+    decided = overlays.decide(probs, thresholds)
+    return overlays.draw_overlay(
+        arrays["image"],
+        arrays.get("mask"),
+        overlays.foreground_score(probs),
+        decided,
+        classes=task.classes,
+        title=title,
+    )
 
 
 def decision_names(classes, has_mask: bool) -> tuple[str, ...]:
@@ -226,16 +222,19 @@ def foreground_dice(rows: dict[str, Any], classes) -> Any:
 
 
 def _worth_showing(rows: dict[str, np.ndarray], classes) -> np.ndarray:
-    """Positions of the images to draw: all, or the worst and an even choice."""
+    """Positions of the images to draw: all, or the worst and an even choice.
+
+    Wrong decisions are worse than right ones, then counts the Dice of the mask, or
+    without masks how sure the decision was.
+    """
     num_images = len(rows["decision"])
     if num_images <= MAX_OVERLAYS:
         return np.arange(num_images)
+    wrong = rows["decision"] != rows["ground_truth"]
     quality = foreground_dice(rows, classes)
-    if quality is not None:
-        worst_first = np.argsort(quality, kind="stable")
-    else:
-        wrong = rows["decision"] != rows["ground_truth"]
-        worst_first = np.lexsort((-np.abs(rows["prediction"] - 0.5), ~wrong))
+    if quality is None:
+        quality = -np.abs(rows["prediction"] - 0.5)
+    worst_first = np.lexsort((quality, ~wrong))
     half = MAX_OVERLAYS // 2
     others = np.setdiff1d(np.arange(num_images), worst_first[:half])
     spread = others[np.linspace(0, len(others) - 1, half).astype(np.int64)]
