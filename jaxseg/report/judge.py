@@ -12,7 +12,7 @@ from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
 from jaxseg.metrics import never_predicted
 from jaxseg.progress import console
-from jaxseg.report import curves, decisions, overlays, results
+from jaxseg.report import curves, decisions, overlays, panels, results
 from jaxseg.report.predictions import predictions
 from jaxseg.tasks import NUM_BINS, Counts, Task, Thresholds
 
@@ -194,6 +194,17 @@ def _draw(
         right = bool(row["decision"] == row["ground_truth"])
         return overlays.draw_decision(arrays["image"], right=right, title=title)
     decided = overlays.decide(probs, thresholds)
+    if "map_probs" in arrays:
+        return panels.draw_panels(
+            arrays["image"],
+            arrays["mask"],
+            arrays["seg_weight"] if task.weighted else None,
+            arrays["map_probs"][..., 0],
+            decided,
+            max_weight=max(1.0, task.targets.maximum),
+            score=score,
+            title=title,
+        )
     return overlays.draw_overlay(
         arrays["image"],
         arrays.get("mask"),

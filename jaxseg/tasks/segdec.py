@@ -50,6 +50,11 @@ class SegDec(MaskAndImage):
     delta: float
     needs = ("seg_logits", "cls_logits")
 
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        """Also `map_probs` [N, H/8, W/8, 1], the segmentation as it is learnt."""
+        coarse = jax.nn.sigmoid(outputs["seg_map"])
+        return {**super().probabilities(outputs), "map_probs": coarse}
+
     def loss(self, outputs: Outputs, batch: Batch) -> Array:
         target = _as_share(batch["seg_target"])
         pixels = _soft_bce(outputs[map_of(outputs)][..., 0], target)
