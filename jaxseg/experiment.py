@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxseg import (
     augment,
     class_weights,
+    metrics,
     misfits,
     optim,
     parallel,
@@ -317,7 +318,8 @@ def _metric_names(run: Run, task: Task, model, eval_step, batch: Batch) -> list[
     variables, _ = _variables_and_outputs(run, model)
     shapes = jax.eval_shape(eval_step, variables, batch)
     counts = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-    return ["loss", *task.summarize(counts, task.choose_thresholds(counts))]
+    thresholds = task.choose_thresholds(counts)
+    return [*metrics.loss_summary(counts), *task.summarize(counts, thresholds)]
 
 
 def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):

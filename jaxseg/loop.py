@@ -44,14 +44,14 @@ class Progress:
     Attributes:
       best: best value of the monitored metric so far, None before any.
       stale_epochs: epochs since then.
-      loss_sum, num_losses: of the steps already done in the current epoch.
+      loss_sums, num_losses: of the steps already done in the current epoch.
       history: rows of metrics.csv.
     """
 
     best: float | None = None
     best_epoch: int = 0
     stale_epochs: int = 0
-    loss_sum: float = 0.0
+    loss_sums: dict[str, float] = dataclasses.field(default_factory=dict)
     num_losses: int = 0
     history: list[Row] = dataclasses.field(default_factory=list)
 
@@ -81,30 +81,18 @@ def train(experiment: Experiment, workdir: Path) -> None:
         raise misfits.out_of_memory(experiment.run.train.batch_size) from error
 
 
-def restore_best(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
-    """The inference variables of the best checkpoint, and what the host counted then.
-
-    Raises:
-      InputError: the folder has no checkpoint.
-    """
-    return _restore(experiment, workdir, "best")
-
-
-def restore_last(experiment: Experiment, workdir: Path) -> tuple[Any, Progress]:
-    """Those of the newest checkpoint; of a stopped run it may be amid an epoch.
-
-    Raises:
-      InputError: the folder has no checkpoint.
-    """
-    return _restore(experiment, workdir, "latest")
-
-
-def _restore(
-    experiment: Experiment, workdir: Path, which: Literal["best", "latest"]
+def restore(
+    experiment: Experiment, workdir: Path, epoch: Literal["best", "last"]
 ) -> tuple[Any, Progress]:
+    """The inference variables of a checkpoint, and what the host counted then.
+
+    Raises:
+      InputError: the folder has no checkpoint.
+    """
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        step, progress = getattr(checkpoints, which), {"history": []}
+        step = checkpoints.best if epoch == "best" else checkpoints.latest
+        progress = {"history": []}
         if step is not None:
             state, progress = checkpoints.restore(step, experiment.abstract_state())
     finally:
@@ -205,7 +193,7 @@ class _Training:
                 waited += time.monotonic() - before
                 batch = parallel.put_batch(host_batch, self.experiment.mesh)
                 self.state, logs = compiled_step(self.state, batch)
-                unread.append((self.step, logs["loss"]))
+                unread.append((self.step, logs))
                 in_flight.append((host_batch, logs["loss"]))
                 _give_back(in_flight, phase, keep=STEPS_AHEAD)
                 self.step += 1
@@ -226,11 +214,12 @@ class _Training:
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
         """Reads the losses of all but the last `keep` steps, which still run."""
         while len(unread) > keep:
-            step, loss = unread.popleft()
-            value = float(jax.device_get(loss))
-            if not math.isfinite(value):
-                self._refuse_non_finite(step, value)
-            self.progress.loss_sum += value
+            step, logs = unread.popleft()
+            values, sums = jax.device_get(logs), self.progress.loss_sums
+            if not math.isfinite(values["loss"]):
+                self._refuse_non_finite(step, float(values["loss"]))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
             self.progress.num_losses += 1
 
     def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
@@ -243,8 +232,7 @@ class _Training:
             self._refuse_non_finite(self.step, math.nan, self.val_loader.positions[bad])
         thresholds = experiment.task.choose_thresholds(counts)
         summary = experiment.task.summarize(counts, thresholds)
-        loss = float(counts["loss"].mean(dtype=np.float64))
-        return {"loss": loss, **summary}, thresholds
+        return {**metrics.loss_summary(counts), **summary}, thresholds
 
     def _count_epoch(self, epoch: int, summary: dict[str, float]) -> bool:
         """Best value, early stopping and the plateau; whether this is a new best."""
@@ -273,15 +261,16 @@ class _Training:
 
     def _row(self, epoch: int, summary: dict[str, float], speed: dict) -> Row:
         progress = self.progress
+        sums = progress.loss_sums.items()
         row = {
             "epoch": epoch + 1,
-            "train/loss": progress.loss_sum / max(progress.num_losses, 1),
+            **{f"train/{name}": total / progress.num_losses for name, total in sums},
             **{f"val/{name}": value for name, value in summary.items()},
             "learning_rate": self._learning_rate(),
             "images_per_second": round(speed["images_per_second"], 2),
             "input_wait": round(speed["input_wait"], 4),
         }
-        progress.loss_sum, progress.num_losses = 0.0, 0
+        progress.loss_sums, progress.num_losses = {}, 0
         return row
 
     def _learning_rate(self) -> float:

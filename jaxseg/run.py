@@ -76,8 +76,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Judges an epoch of a run folder on a part; writes `folder`/`part` anew.
 
-    The last epoch has folders of its own, `folder`/`part`_last, and its own thresholds;
-    the model of the run stays the best.
+    The last epoch, of a stopped run perhaps unfinished, has thresholds and a folder of
+    its own, `folder`/`part`_last; the model of the run stays the best.
 
     Raises:
       InputError: the part is empty, or data and config are not those of the run.
@@ -90,12 +90,11 @@ def evaluate(
             raise InputError(
                 f"images in the {part} part", "none", "--split with another part"
             )
+        variables, progress = loop.restore(built, folder, epoch)
         if epoch == "best":
-            variables, progress = loop.restore_best(built, folder)
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
         else:
-            variables, progress = loop.restore_last(built, folder)
             console.print(f"- last epoch: {len(progress.history)}")
         thresholds = judge.choose_thresholds(built, variables)
         out = folder / (part if epoch == "best" else f"{part}_last")
@@ -129,7 +128,7 @@ def check_data(
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
     """Restores the best epoch and writes test/ and model/."""
-    variables, progress = loop.restore_best(built, folder)
+    variables, progress = loop.restore(built, folder, "best")
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
     thresholds = judge.choose_thresholds(built, variables)

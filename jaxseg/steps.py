@@ -42,8 +42,9 @@ def make_train_step(
     """Builds the update `(state, batch) -> (state, logs)`.
 
     The objective is the mean loss of the batch, or with `reduction` 'sum' the sum; the
-    logs have the mean. With `accumulate` micro-batches of consecutive images the
-    gradients are averaged over them; batch norm then sees one micro-batch at a time.
+    logs have the means of `Task.losses`. With `accumulate` micro-batches of consecutive
+    images the gradients are averaged over them; batch norm then sees one micro-batch at
+    a time.
 
     Args:
       parts: those of `optim.make_optimizer`.
@@ -60,8 +61,8 @@ def make_train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        loss = task.loss(outputs, batch).mean()
-        return loss, updated.get("batch_stats", {})
+        logs = jax.tree.map(jnp.mean, task.losses(outputs, batch))
+        return logs["loss"], (logs, updated.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     differentiate = _make_differentiate(gradient, accumulate)
@@ -71,7 +72,7 @@ def make_train_step(
         batch = augment(key_augment, batch)
         num_images = batch["image"].shape[0]
         batch = {**batch, "progress": jnp.full(num_images, progress(state.step))}
-        loss, batch_stats, grads = differentiate(state, batch, key_dropout)
+        logs, batch_stats, grads = differentiate(state, batch, key_dropout)
         if reduction == "sum":
             grads = jax.tree.map(lambda g: num_images * g, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -89,38 +90,39 @@ def make_train_step(
             opt_state=opt_state,
             ema=ema,
         )
-        return state, {"loss": loss}
+        return state, logs
 
     return train_step
 
 
 def _make_differentiate(gradient: Callable, accumulate: int) -> Callable:
-    """`(state, batch, key) -> (loss, batch_stats, grads)`, in micro-batches or not."""
+    """`(state, batch, key) -> (logs, batch_stats, grads)`, in micro-batches or not."""
 
     def whole_batch(state, batch, key):
-        (loss, batch_stats), grads = gradient(
+        (_, (logs, batch_stats)), grads = gradient(
             state.params, state.batch_stats, batch, key
         )
-        return loss, batch_stats, grads
+        return logs, batch_stats, grads
 
     def in_parts(state, batch, key):
         parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
 
         def add(carry, inputs):
-            loss, batch_stats, grads = carry
+            batch_stats, grads = carry
             part, part_key = inputs
-            (part_loss, batch_stats), part_grads = gradient(
+            (_, (logs, batch_stats)), part_grads = gradient(
                 state.params, batch_stats, part, part_key
             )
             grads = jax.tree.map(jnp.add, grads, part_grads)
-            return (loss + part_loss, batch_stats, grads), None
+            return (batch_stats, grads), logs
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        start = (jnp.zeros(()), state.batch_stats, zeros)
         keys = jax.random.split(key, accumulate)
-        (loss, batch_stats, grads), _ = jax.lax.scan(add, start, (parts, keys))
+        (batch_stats, grads), logs = jax.lax.scan(
+            add, (state.batch_stats, zeros), (parts, keys)
+        )
         grads = jax.tree.map(lambda g: g / accumulate, grads)
-        return loss / accumulate, batch_stats, grads
+        return jax.tree.map(jnp.mean, logs), batch_stats, grads
 
     return whole_batch if accumulate == 1 else in_parts
 
@@ -135,7 +137,7 @@ def make_eval_step(
         outputs = model.apply(variables, batch["image"], train=False)
         return {
             "valid": batch["valid"],
-            "loss": task.loss(outputs, batch),
+            **task.losses(outputs, batch),
             **task.counts(outputs, batch),
         }
 

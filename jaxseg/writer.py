@@ -25,7 +25,11 @@ def epoch_line(
     """The headline of an epoch, name -> text, with these validation metrics."""
     return {
         "epoch": f"{row['epoch']}/{epochs}{' (best)' if is_best else ''}",
-        "train loss": f"{row['train/loss']:.4f}",
+        **{
+            name.replace("/", " "): f"{value:.4f}"
+            for name, value in row.items()
+            if name.startswith("train/")
+        },
         **{f"val {name}": f"{row[f'val/{name}']:.4f}" for name in metrics},
         "lr": f"{row['learning_rate']:.2e}",
         "images/s": f"{row['images_per_second']:.1f}",

@@ -127,9 +127,9 @@ def test_the_loss_weighs_both_labels():
         "other_label": np.int32([0, 0, 1]),
         "label_share": np.float32([1.0, 0.25, 0.7]),
     }
-    found = task.loss({"cls_logits": logits}, batch)
+    found = task.losses({"cls_logits": logits}, batch)["loss"]
     # -ln sigmoid(2) = 0.126928, -ln sigmoid(-2) = 2.126928; for 1: 0.313262, 1.313262
     wanted = [0.126928, 0.25 * 0.126928 + 0.75 * 2.126928, 0.313262 + 0.3]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    pure = task.loss({"cls_logits": logits}, {"label": batch["label"]})
+    pure = task.losses({"cls_logits": logits}, {"label": batch["label"]})["loss"]
     np.testing.assert_allclose(pure, [0.126928, 0.126928, 0.313262], atol=1e-5)

@@ -292,9 +292,9 @@ def test_the_best_epoch_is_restored_and_early_stop_counts_from_it(
     loop.train(built, tmp_path)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 5  # best 0.4, then two worse
-    best, progress = loop.restore_best(built, tmp_path)
+    best, progress = loop.restore(built, tmp_path, "best")
     assert (progress.best, progress.best_epoch) == (0.4, 3)
-    last, progress = loop.restore_last(built, tmp_path)
+    last, progress = loop.restore(built, tmp_path, "last")
     assert len(progress.history) == 5
     pairs = zip(jax.tree.leaves(best), jax.tree.leaves(last), strict=True)
     assert not all(np.array_equal(one, other) for one, other in pairs)
@@ -321,14 +321,14 @@ def test_the_step_is_traced_once_and_touches_no_host_memory(
     record = record | dict(train=record["train"] | dict(epochs=2))
     built = experiment.build_experiment(parse(record))
     traces = []
-    task_loss = type(built.task).loss
+    task_losses = type(built.task).losses
 
     def counted(self, outputs, batch):
         if "valid" in batch and self is built.task:
             traces.append(batch["image"].shape)
-        return task_loss(self, outputs, batch)
+        return task_losses(self, outputs, batch)
 
-    monkeypatch.setattr(type(built.task), "loss", counted)
+    monkeypatch.setattr(type(built.task), "losses", counted)
     levels = []
     original = jax.transfer_guard
 
@@ -409,7 +409,7 @@ def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.best == 2 * built.phases[0].loader.steps_per_epoch
     checkpoints.close()
-    assert loop.restore_best(built, tmp_path)[1].best_epoch == 2
+    assert loop.restore(built, tmp_path, "best")[1].best_epoch == 2
 
 
 def test_a_metric_that_never_is_a_number_stops_early_without_a_best(
@@ -421,7 +421,7 @@ def test_a_metric_that_never_is_a_number_stops_early_without_a_best(
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
     assert len(writer.read_history(tmp_path)) == 2
-    assert loop.restore_best(built, tmp_path)[1].best is None
+    assert loop.restore(built, tmp_path, "best")[1].best is None
 
 
 def test_three_pixel_classes_go_the_whole_way(tmp_path, capsys):

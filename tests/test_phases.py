@@ -165,7 +165,7 @@ def test_a_run_of_growing_images_resumes_and_compiles_once_per_size(
     training.close()
     loop.train(broken, tmp_path / "broken")
     one, other = (
-        jax.tree.leaves(loop.restore_best(built, tmp_path / name)[0])
+        jax.tree.leaves(loop.restore(built, tmp_path / name, "best")[0])
         for built, name in ((whole, "whole"), (broken, "broken"))
     )
     for a, b in zip(one, other, strict=True):

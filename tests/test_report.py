@@ -11,6 +11,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import figure
 from PIL import Image
 from rich.console import Console
 
@@ -457,6 +458,33 @@ def test_the_best_epoch_is_the_extreme_of_the_monitored_metric(tmp_path, monkeyp
         "Best epoch 8: val/iou/crack/pooled 0.8400",
         "Best epoch 1: val/loss 0.5000",
     ]
+
+
+def test_parts_of_the_loss_have_a_panel_of_their_own(tmp_path, monkeypatch):
+    figures = []
+
+    def recorded(**options):
+        figures.append(figure.Figure(**options))
+        return figures[-1]
+
+    monkeypatch.setattr(curves, "Figure", recorded)
+    parts = {"train/loss_seg": 0.3, "train/loss_dec": 0.2, "val/loss_seg": 0.1}
+    rows = [row | parts for row in _history(3)]
+    for monitor in ("iou/crack/pooled", "loss"):
+        curves.save_losses(tmp_path / "losses.png", rows, monitor=monitor, mode="max")
+    with_metric, without = (
+        [panel.get_ylabel() for panel in one.axes] for one in figures
+    )
+    assert with_metric == ["loss", "parts of the loss", "iou", "learning rate"]
+    assert without == ["loss", "parts of the loss", "learning rate"]
+    lines = {
+        line.get_label(): (line.get_linestyle(), *line.get_ydata())
+        for line in figures[0].axes[1].get_lines()
+    }
+    assert lines["train/loss_seg"] == ("--", 0.3, 0.3, 0.3)
+    assert lines["val/loss_seg"] == ("-", 0.1, 0.1, 0.1)
+    assert lines["train/loss_dec"] == ("--", 0.2, 0.2, 0.2)
+    assert "val/loss_dec" not in lines
 
 
 def test_losses_are_drawn_before_the_first_validation(tmp_path):

@@ -102,7 +102,7 @@ def test_the_loss_is_that_of_the_formulas(weighted, progress):
     batch, outputs = batch_of(), outputs_of()
     if progress is not None:
         batch["progress"] = np.full(4, progress, np.float32)
-    found = task_of(weighted=weighted).loss(outputs, batch)
+    losses = task_of(weighted=weighted).losses(outputs, batch)
     weight = batch["seg_weight"] if weighted else 1.0
     pixels = weight * cross_entropy(outputs["seg_map"][..., 0], batch["seg_target"])
     seg_loss = pixels.mean(axis=(1, 2)) * [1, 1, 1, 0]  # the last has no mask
@@ -111,8 +111,15 @@ def test_the_loss_is_that_of_the_formulas(weighted, progress):
     dec_loss = cross_entropy(outputs["cls_logits"][:, 0], np.array(label))
     share = progress or 0.0
     shares = (1, 0.01) if progress is None else (1 - share, 0.01 * share)
-    wanted = shares[0] * seg_loss + shares[1] * dec_loss
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    wanted = {
+        "loss": shares[0] * seg_loss + shares[1] * dec_loss,
+        "loss_seg": seg_loss,
+        "loss_dec": dec_loss,
+    }
+    assert losses.keys() == wanted.keys()
+    for name, values in wanted.items():
+        found = losses[name]
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_the_balance_moves_from_segmentation_to_decision():
@@ -222,9 +229,13 @@ def test_a_run_trains_and_judges_masks_and_decisions(folder, tmp_path, capsys):
     (phase,) = built.phases
     assert phase.loader.num_samples == 2 * (labels > 0).sum()
     loop.train(built, tmp_path)
-    variables, progress = loop.restore_best(built, tmp_path)
+    variables, progress = loop.restore(built, tmp_path, "best")
     row = progress.history[0]
     assert {"val/ap", "val/auc", "val/iou/crack/pooled"} <= row.keys()
+    # In the only epoch the decision has the share 0.
+    assert row["train/loss"] == pytest.approx(row["train/loss_seg"], rel=1e-6)
+    val_loss = row["val/loss_seg"] + KEYS["delta"] * row["val/loss_dec"]
+    assert row["val/loss"] == pytest.approx(val_loss, rel=1e-6)
     assert (tmp_path / "previews" / "epoch_0001.png").is_file()
     assert np.isfinite(row["train/loss"])
     assert "decision" in variables["params"]

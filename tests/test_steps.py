@@ -205,6 +205,8 @@ def test_an_evaluation_gives_a_row_per_image(eight_devices):
     assert {name: rows.shape for name, rows in counts.items()} == {
         "valid": (16,),
         "loss": (16,),
+        "loss_mask": (16,),
+        "loss_image": (16,),
         "histogram": (16, 2, tasks.NUM_BINS),
         "soft_sums": (16, 1, 3),
         "image_probs": (16, 1),

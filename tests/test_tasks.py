@@ -135,7 +135,7 @@ def test_an_image_without_a_mask_has_no_loss_and_no_counts():
     for task, outputs in ((BINARY, 1), (CLASSES, 3)):
         logits = {"seg_logits": jnp.ones((2, 2, 2, outputs))}
         batch = {"mask": mask}
-        loss = jax.jit(task.loss)(logits, batch)
+        loss = jax.jit(task.losses)(logits, batch)["loss"]
         assert loss[0] > 0
         assert loss[1] == 0
         counts = jax.jit(task.counts)(logits, batch)
@@ -313,8 +313,10 @@ def test_the_decision_is_that_of_the_image_and_not_of_its_mask(task):
 def test_the_joint_loss_adds_up():
     outputs = {"seg_logits": jnp.zeros((1, 2, 2, 1)), "cls_logits": jnp.zeros((1, 1))}
     batch = {"mask": jnp.ones((1, 2, 2), int), "label": jnp.ones(1, int)}
-    loss = jax.jit(JOINT.loss)(outputs, batch)
-    np.testing.assert_allclose(loss, [2.0 * math.log(2) + 0.5 * math.log(2)], rtol=1e-6)
+    losses = jax.jit(JOINT.losses)(outputs, batch)
+    wanted = {"loss": 2.5 * math.log(2)}
+    wanted |= dict.fromkeys(("loss_mask", "loss_image"), math.log(2))
+    assert {name: float(of[0]) for name, of in losses.items()} == pytest.approx(wanted)
 
 
 def test_needs_name_the_logits():

@@ -60,6 +60,7 @@ from jaxseg.metrics.pixels import (
     pixel_summary,
     soft_summary,
 )
+from jaxseg.metrics.ratios import loss_summary
 from jaxseg.metrics.regions import region_histogram, region_summary
 from jaxseg.metrics.scores import (
     Tally,
@@ -80,6 +81,7 @@ __all__ = [
     "histogram_summary",
     "image_columns",
     "image_summary",
+    "loss_summary",
     "mode_of",
     "never_predicted",
     "pixel_curve",
@@ -96,7 +98,6 @@ __all__ = [
 ]
 
 SMALLER_IS_BETTER = {
-    "loss",
     "false_alarm_rate",
     "fp",
     "fn",
@@ -108,4 +109,5 @@ SMALLER_IS_BETTER = {
 
 def mode_of(metric: str) -> str:
     """Whether a smaller ('min') or a larger ('max') value of a metric is better."""
-    return "min" if metric in SMALLER_IS_BETTER else "max"
+    is_smaller = metric.startswith("loss") or metric in SMALLER_IS_BETTER
+    return "min" if is_smaller else "max"

@@ -1,5 +1,7 @@
 """Quotients in float64 with a stated value where the denominator is 0."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 Summary = dict[str, float]
@@ -15,6 +17,16 @@ def divide(numerator, denominator, empty=np.nan) -> np.ndarray:
 
 def mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+def loss_summary(counts: Mapping[str, np.ndarray]) -> Summary:
+    """Means of the loss and of its parts: all counts whose names begin with 'loss'.
+
+    >>> loss_summary({"loss": np.float32([1, 3]), "label": np.int32([0, 1])})
+    {'loss': 2.0}
+    """
+    names = [name for name in counts if name.startswith("loss")]
+    return {name: float(counts[name].mean(dtype=np.float64)) for name in names}
 
 
 def class_scores(confusions: np.ndarray) -> Columns:

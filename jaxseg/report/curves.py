@@ -16,13 +16,14 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from jaxseg.writer import column_of
 
 INK, QUIET, FAINT = "#22262b", "#7a828c", "#dfe3e8"
 # Okabe and Ito, https://jfly.uni-koeln.de/color/: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+VIOLET, SKY = "#cc79a7", "#56b4e9"
 # 960 pixels at the default 6.4 inches: text stays readable when shown 800 wide.
 DPI = 150
 MAX_NUMBERED_CLASSES = 12
@@ -99,39 +100,49 @@ def save_losses(
     monitor: str,
     mode: Literal["max", "min"],
 ) -> None:
-    """Losses, the monitored metric with its best epoch, and the learning rate.
+    """Losses and their parts, the monitored metric with its best epoch, learning rate.
+
+    One above the other. Differs: SegDecNet's authors draw losses and AP in one plot
+    with two axes, where lines seem to cross that have nothing in common.
 
     Args:
       path: the picture to write.
-      history: rows of metrics.csv with 'epoch', 'train/loss', 'val/loss',
-        'val/<monitor>' and 'learning_rate'; numbers or their text. A missing or empty
-        value is a gap: validation need not run every epoch.
+      history: rows of metrics.csv with 'epoch', 'train/loss', 'val/loss', their parts
+        if any ('train/loss_seg', ...), 'val/<monitor>' and 'learning_rate'; numbers or
+        their text. A missing or empty value is a gap: validation need not run every
+        epoch.
       monitor: name of the metric that ranks checkpoints, without 'val/'.
       mode: whether a larger or a smaller value of it is better.
     """
     epochs = column_of(history, "epoch")
     metric = column_of(history, f"val/{monitor}")
+    parts = [name for name in history[0] if name.startswith("train/loss_")]
     with_metric = monitor != "loss"
-    heights = [3, 2, 1] if with_metric else [4, 1]
+    heights = [3 if with_metric else 4, *([3] if parts else [])]
+    heights += [2, 1] if with_metric else [1]
     figure = Figure(figsize=(6.4, 1.1 * sum(heights)), dpi=DPI, layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     for name, color in (("train/loss", QUIET), ("val/loss", ORANGE)):
         _draw_line(panels[0], epochs, column_of(history, name), color, name)
     _finish_panel(panels[0], "loss")
+    marked = panels[0]
+    if parts:
+        _draw_parts(panels[1], epochs, history, parts)
     if with_metric:
-        _draw_line(panels[1], epochs, metric, BLUE, f"val/{monitor}")
-        _finish_panel(panels[1], monitor.split("/")[0])
+        marked = panels[-2]
+        _draw_line(marked, epochs, metric, BLUE, f"val/{monitor}")
+        _finish_panel(marked, monitor.split("/")[0])
     _draw_line(panels[-1], epochs, column_of(history, "learning_rate"), GREEN, None, 1)
     _finish_panel(panels[-1], "learning rate")
     panels[-1].set_xlabel("epoch", fontsize=11, color=INK)
     panels[-1].set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
-    title = _mark_best(panels, epochs, metric, monitor, mode)
+    title = _mark_best(panels, marked, epochs, metric, monitor, mode)
     panels[0].set_title(title, fontsize=12, color=INK, loc="left")
     for panel in panels:
         if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False, fontsize=9, labelcolor=INK)
+            panel.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=3)
     figure.savefig(path)
 
 
@@ -225,14 +236,14 @@ def _quieten(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_line(axes, epochs, values, color, label, linewidth=2) -> None:
+def _draw_line(axes, epochs, values, color, label, linewidth=2, linestyle="-") -> None:
     shown = np.isfinite(values)
     if not shown.any():
         return
     marker = "o" if len(epochs) <= MAX_MARKED_EPOCHS else ""
     axes.plot(
         epochs[shown], values[shown], color=color, linewidth=linewidth, label=label,
-        marker=marker, markersize=1.75 * linewidth,
+        linestyle=linestyle, marker=marker, markersize=1.75 * linewidth,
     )  # fmt: skip
 
 
@@ -241,13 +252,25 @@ def _finish_panel(axes: Axes, ylabel: str) -> None:
     values = np.array(list(itertools.chain.from_iterable(lines)))
     if values.size and values.min() > 0 and values.max() / values.min() > LOG_RATIO:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif values.size and values.min() == values.max():
         axes.set_ylim(*sorted((0, 1.5 * values[0] or 1)))
     axes.set_ylabel(ylabel, fontsize=11, color=INK)
     _quieten(axes)
 
 
-def _mark_best(panels, epochs, metric, monitor: str, mode: str) -> str:
+def _draw_parts(axes, epochs, history, names: Sequence[str]) -> None:
+    """Parts of the loss, each in its colour; of training dashed."""
+    for name, color in zip(names, itertools.cycle((VIOLET, SKY, GREEN)), strict=False):
+        for part, style in ((name, "--"), (name.replace("train/", "val/"), "-")):
+            values = column_of(history, part)
+            _draw_line(axes, epochs, values, color, part, linestyle=style)
+    _finish_panel(axes, "parts of the loss")
+
+
+def _mark_best(panels, marked, epochs, metric, monitor: str, mode: str) -> str:
     """Draws a line at the best epoch and returns the title that names it."""
     finite = np.isfinite(metric)
     if not finite.any():
@@ -256,7 +279,6 @@ def _mark_best(panels, epochs, metric, monitor: str, mode: str) -> str:
     best = int(signed.argmax())
     for panel in panels:
         panel.axvline(epochs[best], color=INK, linewidth=1, linestyle=":")
-    marked = panels[1] if monitor != "loss" else panels[0]
     marked.plot(epochs[best], metric[best], "*", color=INK, markersize=11, zorder=5)
     return f"Best epoch {epochs[best]:.0f}: val/{monitor} {metric[best]:.4f}"
 

@@ -49,7 +49,7 @@ def judge(
     counts = _counts(experiment, variables, part)
     summary = {
         "num_images": len(counts["loss"]),
-        "loss": float(counts["loss"].mean(dtype=np.float64)),
+        **metrics.loss_summary(counts),
         **task.summarize(counts, thresholds),
         **{f"{kind}_threshold": t.value for kind, t in thresholds.items()},
     }
@@ -198,7 +198,7 @@ def _draw(
         return panels.draw_panels(
             arrays["image"],
             arrays["mask"],
-            arrays["seg_weight"] if task.weighted else None,
+            arrays.get("seg_weight"),
             arrays["map_probs"][..., 0],
             decided,
             max_weight=max(1.0, task.targets.maximum),

@@ -42,8 +42,11 @@ class Task(Protocol):
     targets: TargetRule | None
     headline: tuple[str, ...]
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        """[N] float32."""
+    def losses(self, outputs: Outputs, batch: Batch) -> PerExample:
+        """`loss` and, to be watched, its parts before their weights, [N] float32 each.
+
+        Names of parts begin with 'loss_'.
+        """
 
     def counts(self, outputs: Outputs, batch: Batch) -> PerExample:
         """Per-example counts and scores, each [N, ...]."""
@@ -87,13 +90,13 @@ class Classification:
         binary = ("auc", "f1", "precision", "recall")
         return binary if _is_binary(self.classes) else ("accuracy", "f1/macro")
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+    def losses(self, outputs: Outputs, batch: Batch) -> PerExample:
         logits = outputs["cls_logits"]
         loss = self.image_loss(logits, batch["label"])
-        if "label_share" not in batch:
-            return loss
-        share, other = batch["label_share"], batch["other_label"]
-        return share * loss + (1 - share) * self.image_loss(logits, other)
+        if "label_share" in batch:
+            share, other = batch["label_share"], batch["other_label"]
+            loss = share * loss + (1 - share) * self.image_loss(logits, other)
+        return {"loss": loss}
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         return {"image_probs": _probabilities(outputs["cls_logits"])}
@@ -159,8 +162,8 @@ class Segmentation:
         name = self.classes[1]
         return (f"iou/{name}/pooled", f"dice/{name}/pooled", "false_alarm_rate")
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        return self.mask_loss(outputs["seg_logits"], batch["mask"])
+    def losses(self, outputs: Outputs, batch: Batch) -> PerExample:
+        return {"loss": self.mask_loss(outputs["seg_logits"], batch["mask"])}
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         return {"mask_probs": _probabilities(outputs["seg_logits"])}
@@ -272,10 +275,11 @@ class Joint(MaskAndImage):
     needs = ("seg_logits", "cls_logits")
     targets = None
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
-        return self.mask_weight * self.segmentation.loss(
-            outputs, batch
-        ) + self.image_weight * self.decision.loss(outputs, batch)
+    def losses(self, outputs: Outputs, batch: Batch) -> PerExample:
+        of_mask = self.segmentation.losses(outputs, batch)["loss"]
+        of_image = self.decision.losses(outputs, batch)["loss"]
+        loss = self.mask_weight * of_mask + self.image_weight * of_image
+        return {"loss": loss, "loss_mask": of_mask, "loss_image": of_image}
 
 
 def classification(

@@ -23,7 +23,7 @@ from jaxseg.tasks.basic import (
     ThresholdRule,
     defect_decision,
 )
-from jaxseg.types import IGNORE, Array, Batch, Outputs
+from jaxseg.types import IGNORE, Array, Batch, Outputs, PerExample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,13 @@ class SegDec(MaskAndImage):
     needs = ("seg_logits", "cls_logits")
 
     def probabilities(self, outputs: Outputs) -> Outputs:
-        """Also `map_probs` [N, H/8, W/8, 1], the segmentation as it is learnt."""
-        coarse = jax.nn.sigmoid(outputs["seg_map"])
-        return {**super().probabilities(outputs), "map_probs": coarse}
+        """Of SegDecNet also `map_probs` [N, H/8, W/8, 1], the map as it is learnt."""
+        probs = super().probabilities(outputs)
+        if "seg_map" not in outputs:
+            return probs
+        return {**probs, "map_probs": jax.nn.sigmoid(outputs["seg_map"])}
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Array:
+    def losses(self, outputs: Outputs, batch: Batch) -> PerExample:
         target = _as_share(batch["seg_target"])
         pixels = _soft_bce(outputs[map_of(outputs)][..., 0], target)
         if self.targets.weighted:
@@ -71,7 +73,8 @@ class SegDec(MaskAndImage):
             label = jnp.where(segmented, target.max(axis=(1, 2)), label)
         dec_loss = _soft_bce(outputs["cls_logits"][:, 0], label)
         seg_share, dec_share = self.shares(batch.get("progress"))
-        return seg_share * seg_loss + dec_share * dec_loss
+        loss = seg_share * seg_loss + dec_share * dec_loss
+        return {"loss": loss, "loss_seg": seg_loss, "loss_dec": dec_loss}
 
     def shares(self, progress: Array | None) -> tuple[Array | float, Array | float]:
         """Weights of segmentation and decision.
