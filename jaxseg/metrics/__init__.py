@@ -44,7 +44,9 @@ Of images: accuracy, precision, recall, f1, tp, fp, fn, tn at the threshold that
 validation set chose, `auc`, `ap` (in steps) and `ap_trapezoid`; see `image_summary`. Of
 the judged part also what a threshold reaches that is chosen on that very part:
 `optimistic_*` and `*_without_misses`; see `hindsight_summary`. And of its connected
-defects: `<metric>/<class>/per_region`; see `region_summary`.
+defects: `<metric>/<class>/per_region`; see `region_summary`. And what looks at lines
+instead of areas: cldice, f1_2px, f1_1pct, component_error and width_bias; see
+`jaxseg.metrics.thin`.
 
 nan means "this set cannot tell". Source: our own rules; curves and areas as in
 https://scikit-learn.org/stable/modules/model_evaluation.html; soft metrics and s as in
@@ -71,6 +73,7 @@ from jaxseg.metrics.scores import (
     tally_histogram,
     tally_scores,
 )
+from jaxseg.metrics.thin import thin_columns, thin_counts, thin_summary
 
 __all__ = [
     "Tally",
@@ -95,9 +98,13 @@ __all__ = [
     "soft_sums",
     "tally_histogram",
     "tally_scores",
+    "thin_columns",
+    "thin_counts",
+    "thin_summary",
 ]
 
 SMALLER_IS_BETTER = {
+    "component_error",
     "false_alarm_rate",
     "fp",
     "fn",
@@ -109,5 +116,5 @@ SMALLER_IS_BETTER = {
 
 def mode_of(metric: str) -> str:
     """Whether a smaller ('min') or a larger ('max') value of a metric is better."""
-    is_smaller = metric.startswith("loss") or metric in SMALLER_IS_BETTER
+    is_smaller = metric.startswith("loss") or metric.split("/")[0] in SMALLER_IS_BETTER
     return "min" if is_smaller else "max"
