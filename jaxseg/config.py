@@ -62,6 +62,7 @@ class Data:
     palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
     num_folds: int = 5  # of split='kfold'
     fold: int = 0
+    mm_per_pixel: float | None = None  # of the original images, for measurements
     on_corrupt: Literal["fail", "skip"] = "fail"
     cache_dir: str = ""  # '' is $XDG_CACHE_HOME/jaxseg
     workers: int = 0  # threads that read and decode; 0 is one per core

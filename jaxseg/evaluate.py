@@ -1,7 +1,7 @@
 """Runs one part of a dataset through a network and keeps what each image says."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxseg import parallel
-from jaxseg.data.pipeline import EvalLoader
+from jaxseg.data.pipeline import EvalLoader, HostBatch
 from jaxseg.tasks import Counts
+from jaxseg.types import PerExample
 
 
 def collect_counts(
@@ -18,29 +19,40 @@ def collect_counts(
 ) -> Counts:
     """Counts of every image of the loader, in its order, without the padding.
 
-    One batch is always in flight, so the device does not wait for the host; its buffer
-    goes back when its counts are here, not before (see `parallel.put_batch`).
-
     Returns:
       arrays [n, ...] on the host; `loss` [n] among them.
     """
-    collected, in_flight = [], collections.deque()
+    batches = run_batches(eval_step, variables, loader, mesh)
+    return join_counts([counts for _, counts in batches])
+
+
+def run_batches(
+    step: Callable, variables: Any, loader: EvalLoader, mesh: Mesh
+) -> Iterator[tuple[HostBatch, Any]]:
+    """Every batch with what the step makes of it, on the host.
+
+    One batch is always in flight, so the device does not wait for the host. A batch is
+    the caller's until the next is asked for; then its buffer is filled again, not
+    before (see `parallel.put_batch`).
+    """
+    in_flight = collections.deque()
     for batch in loader:
-        counts = eval_step(variables, parallel.put_batch(batch, mesh))
-        in_flight.append((batch, counts))
+        outputs = step(variables, parallel.put_batch(batch, mesh))
+        in_flight.append((batch, outputs))
         if len(in_flight) == 2:
-            collected.append(_fetch(loader, *in_flight.popleft()))
-    collected.append(_fetch(loader, *in_flight.popleft()))
-    return {
-        name: np.concatenate([counts[name] for counts in collected])
-        for name in collected[0]
-    }
+            yield from _fetch(loader, *in_flight.popleft())
+    yield from _fetch(loader, *in_flight.popleft())
 
 
-def _fetch(loader: EvalLoader, batch, counts) -> dict[str, np.ndarray]:
-    """The counts on the host, without padding; gives the buffer back."""
-    on_host = jax.device_get(counts)
-    valid = on_host.pop("valid")
-    kept = {name: values[valid] for name, values in on_host.items()}
+def _fetch(loader: EvalLoader, batch: HostBatch, outputs):
+    yield batch, jax.device_get(outputs)
     loader.buffers.give_back(batch)
-    return kept
+
+
+def join_counts(batches: Sequence[PerExample]) -> Counts:
+    """The counts of all batches in one, without `valid` and what is not."""
+    return {
+        name: np.concatenate([counts[name][counts["valid"]] for counts in batches])
+        for name in batches[0]
+        if name != "valid"
+    }

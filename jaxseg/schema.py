@@ -31,6 +31,7 @@ POSITIVE = {
     "task.weight_max",
     "data.std",
     "loss.cldice.iterations",
+    "data.mm_per_pixel",
     "data.crop.per_image",
     "data.augment.crop.share",
     "data.augment.*.factor",

@@ -1,4 +1,4 @@
-"""The three pure steps: train, evaluate, predict. Compiled elsewhere (`parallel`)."""
+"""The pure steps: train, evaluate, judge, predict. Compiled elsewhere (`parallel`)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -135,13 +135,37 @@ def make_eval_step(
     def eval_step(variables, batch: Batch) -> PerExample:
         batch = normalize(batch)
         outputs = model.apply(variables, batch["image"], train=False)
-        return {
-            "valid": batch["valid"],
-            **task.losses(outputs, batch),
-            **task.counts(outputs, batch),
-        }
+        return _count(task, outputs, batch)
 
     return eval_step
+
+
+def make_judge_step(
+    model: nn.Module, task: Task, normalize: Callable[[Batch], Batch]
+) -> Callable[[Any, Batch], tuple[PerExample, Outputs]]:
+    """Builds `(variables, batch) -> (counts of the eval step, decided masks)`.
+
+    For a task with masks. `best` [N, H, W] uint8 is the most probable class, `score`
+    [N, H, W] float32 its probability; in a binary set `best` is 0 and the score is that
+    of the foreground.
+    """
+
+    def judge_step(variables, batch: Batch) -> tuple[PerExample, Outputs]:
+        batch = normalize(batch)
+        outputs = model.apply(variables, batch["image"], train=False)
+        probs = task.probabilities(outputs)["mask_probs"]
+        best = probs.argmax(-1).astype(jnp.uint8)
+        return _count(task, outputs, batch), {"best": best, "score": probs.max(-1)}
+
+    return judge_step
+
+
+def _count(task: Task, outputs: Outputs, batch: Batch) -> PerExample:
+    return {
+        "valid": batch["valid"],
+        **task.losses(outputs, batch),
+        **task.counts(outputs, batch),
+    }
 
 
 def make_predict_step(

@@ -22,6 +22,7 @@ HARMLESS = {
     "data.cache",
     "data.cache_dir",
     "data.workers",
+    "data.mm_per_pixel",
     "train.log_every",
     "train.preview",
     "train.seeds",

@@ -78,7 +78,7 @@ def test_a_map_of_full_size_has_the_same_loss_without_ignored_pixels(
     task = task_of(weighted=weighted)
 
     def total(logits):
-        losses = task.loss(outputs | {"seg_logits": logits}, batch)
+        losses = task.losses(outputs | {"seg_logits": logits}, batch)["loss"]
         return losses.sum(), losses
 
     gradient, found = jax.grad(total, has_aux=True)(logits)

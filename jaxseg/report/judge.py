@@ -12,7 +12,15 @@ from jaxseg.evaluate import collect_counts
 from jaxseg.experiment import Experiment
 from jaxseg.metrics import never_predicted
 from jaxseg.progress import console
-from jaxseg.report import curves, decisions, overlays, panels, results
+from jaxseg.report import (
+    curves,
+    decisions,
+    measurements,
+    overlays,
+    panels,
+    results,
+)
+from jaxseg.report.measurements import Measurements
 from jaxseg.report.predictions import predictions
 from jaxseg.tasks import NUM_BINS, Counts, Task, Thresholds
 
@@ -40,49 +48,64 @@ def judge(
     part: str,
     folder: Path,
 ) -> dict[str, float]:
-    """Writes results.csv, metrics.json, curves and overlays of one part.
+    """Writes results.csv, components.csv, metrics.json, curves and overlays of a part.
 
     Returns:
       the metrics, with 'loss' and 'num_images'.
     """
     task = experiment.task
-    counts = _counts(experiment, variables, part)
-    summary = {
-        "num_images": len(counts["loss"]),
-        **metrics.loss_summary(counts),
-        **task.summarize(counts, thresholds),
-        **{f"{kind}_threshold": t.value for kind, t in thresholds.items()},
-    }
-    has_mask, has_decision = "soft_sums" in counts, "image" in thresholds
-    if has_decision:
-        scores = counts["image_probs"][:, 0]
-        summary |= metrics.hindsight_summary(scores, counts["label"])
+    counts, found = measurements.collect(experiment, variables, thresholds, part)
+    summary = _summarize(task, counts, thresholds, found)
     rows = task.rows(counts, thresholds)
     positions = experiment.split.indices(part)
-    summary |= _look_again(
-        experiment, variables, counts, thresholds, rows, positions, folder
-    )
     ids = [experiment.dataset.ids[position] for position in positions]
-    columns = {"name": ids, **rows}
+    columns = {"name": ids, **rows, **found.columns()}
     names = list(columns)
     table = [
         dict(zip(names, values, strict=True))
         for values in zip(*columns.values(), strict=True)
     ]
     results.write_results(folder / "results.csv", table)
+    found.write_components(folder / "components.csv", ids)
     results.write_metrics(folder / "metrics.json", summary)
     confusion = task.confusion(counts, thresholds)
     curves.save_confusion(folder / "confusion.png", confusion, task.classes)
+    has_mask, has_decision = "soft_sums" in counts, "image" in thresholds
     kinds = decision_names(task.classes, has_mask)
     if has_mask and has_decision:
         of_images = decisions.confusion_of(summary)
         curves.save_confusion(folder / "confusion_image.png", of_images, kinds)
     _save_curves(counts, thresholds, summary, task.classes[1], folder)
+    _save_overlays(experiment, variables, thresholds, rows, found, positions, folder)
     results.print_table(summary, f"{part} set", console)
     if has_decision:
         decisions.print_decisions(summary, kinds, part, console)
     for name in never_predicted(confusion[None], task.classes):
         console.print(f"WARNING: the class {name} is never predicted", markup=False)
+    return summary
+
+
+def _summarize(
+    task: Task, counts: Counts, thresholds: Thresholds, found: Measurements
+) -> dict[str, float]:
+    """All metrics of a judged part."""
+    summary = {
+        "num_images": len(counts["loss"]),
+        **metrics.loss_summary(counts),
+        **task.summarize(counts, thresholds),
+        **found.summary(),
+        **{f"{kind}_threshold": t.value for kind, t in thresholds.items()},
+    }
+    if "image" in thresholds:
+        scores = counts["image_probs"][:, 0]
+        summary |= metrics.hindsight_summary(scores, counts["label"])
+    if found.regions:
+        shares, numbers = zip(*found.regions, strict=True)
+        background = counts["histogram"][:, 0].sum(0, dtype=np.int64)
+        first_bin = round(thresholds["mask"].value * NUM_BINS)
+        summary |= metrics.region_summary(
+            np.sum(shares, 0), sum(numbers), background, first_bin, task.classes[1]
+        )
     return summary
 
 
@@ -140,48 +163,35 @@ def _has_both(labels: np.ndarray) -> bool:
     return len(np.unique(labels)) == 2
 
 
-def _look_again(
+def _save_overlays(
     experiment: Experiment,
     variables: Any,
-    counts: Counts,
     thresholds: Thresholds,
     rows: dict[str, np.ndarray],
+    found: Measurements,
     positions: np.ndarray,
     folder: Path,
-) -> dict[str, float]:
-    """Draws the images worth showing; measures what needs whole probability maps.
-
-    Returns:
-      metrics of the regions; of a binary segmentation only.
-    """
-    task, has_regions = experiment.task, "mask" in thresholds
-    shown = _worth_showing(rows, task.classes)
-    looked_at = np.arange(len(positions)) if has_regions else shown
+) -> None:
+    """Draws the images worth showing."""
     shutil.rmtree(folder / "overlays", ignore_errors=True)
     (folder / "overlays").mkdir(parents=True)
-    shares, num_regions = np.zeros(NUM_BINS), 0
-    images = predictions(experiment, variables, positions[looked_at], "Looking again")
-    for k, arrays in zip(looked_at, images, strict=True):
-        if has_regions:
-            probs, mask = arrays["mask_probs"][..., 0], arrays["mask"]
-            of_image, count = metrics.region_histogram(probs, mask, NUM_BINS)
-            shares, num_regions = shares + of_image, num_regions + count
-        if k in shown:
-            row = {name: values[k] for name, values in rows.items()}
-            picture = _draw(arrays, row, task, thresholds)
-            name = experiment.dataset.ids[positions[k]]
-            file = folder / "overlays" / overlays.overlay_name(row["prediction"], name)
-            picture.save(file, quality=92)
-    if not has_regions:
-        return {}
-    background = counts["histogram"][:, 0].sum(0, dtype=np.int64)
-    first_bin = round(thresholds["mask"].value * NUM_BINS)
-    name = task.classes[1]
-    return metrics.region_summary(shares, num_regions, background, first_bin, name)
+    task = experiment.task
+    shown = _worth_showing(rows, task.classes)
+    images = predictions(experiment, variables, positions[shown], "Drawing overlays")
+    for k, arrays in zip(shown, images, strict=True):
+        row = {name: values[k] for name, values in rows.items()}
+        picture = _draw(arrays, row, found.describe(k), task, thresholds)
+        name = experiment.dataset.ids[positions[k]]
+        file = folder / "overlays" / overlays.overlay_name(row["prediction"], name)
+        picture.save(file, quality=92)
 
 
 def _draw(
-    arrays: dict[str, np.ndarray], row: dict, task: Task, thresholds: Thresholds
+    arrays: dict[str, np.ndarray],
+    row: dict,
+    measured: tuple[str, ...],
+    task: Task,
+    thresholds: Thresholds,
 ) -> Image.Image:
     """An image with its results, which `predictions` and `Task.rows` describe."""
     score, probs = float(row["prediction"]), arrays.get("mask_probs")
@@ -190,6 +200,7 @@ def _draw(
     decision, truth = classes_of(row, task.classes, probs is not None)
     dice = foreground_dice(row, task.classes)
     title = overlays.describe(score, threshold, decision, truth, dice)
+    title += measured
     if probs is None:
         right = bool(row["decision"] == row["ground_truth"])
         return overlays.draw_decision(arrays["image"], right=right, title=title)

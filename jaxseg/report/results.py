@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ def write_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = dict.fromkeys(FIRST_COLUMNS)
     for row in rows:
         columns |= dict.fromkeys(row)
+    write_rows(path, list(columns), rows)
+
+
+def write_rows(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes a table in the manner of `write_results`; a row may lack a column."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([to_cell(column) for column in columns])

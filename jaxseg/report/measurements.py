@@ -1,0 +1,246 @@
+"""Cracks in numbers: one pass over a judged part counts, measures and compares masks.
+
+The mask of an image is what the network decides on the grid that it sees; with
+`data.crop` an image is a window. Lengths and widths are in pixels of the original
+image, whatever it was resized to and however its sides were stretched, because a pixel
+of the grid is measured with the height and the width that it has there. They are as
+fine as the grid: what the network saw at half the size is exact to about two pixels.
+`data.mm_per_pixel` adds columns in millimetres.
+
+Per image, class by class: `num_components`, `length` and `area` of all, `mean_width`
+weighted by length, the largest `max_width`, `orientation` of the longest; then the
+metrics of `jaxseg.metrics.thin`. components.csv has a row per component.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg import parallel, steps
+from jaxseg.augment import make_normalize
+from jaxseg.data.dataset import num_workers
+from jaxseg.evaluate import collect_counts, join_counts, run_batches
+from jaxseg.experiment import Experiment
+from jaxseg.measure import Component, measure
+from jaxseg.metrics import (
+    region_histogram,
+    thin_columns,
+    thin_counts,
+    thin_summary,
+)
+from jaxseg.report import results
+from jaxseg.tasks import NUM_BINS, Counts, Thresholds
+from jaxseg.types import IGNORE
+
+ThinCounts = Mapping[str, np.ndarray]
+
+SIDES = ("top", "left", "bottom", "right")
+SIZES = ("length", "mean_width", "max_width", "area")
+MILLIMETRES = {
+    "length": "length_mm",
+    "mean_width": "mean_width_mm",
+    "max_width": "max_width_mm",
+    "area": "area_mm2",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """What was found in the images of a part.
+
+    Attributes:
+      classes: names of the K foreground classes.
+      components: by image, by class; () without masks.
+      thin: by image the counts [K, ...]; None where the truth is not known.
+      regions: by image as of `metrics.region_histogram`; () without masks, or with more
+        than two classes.
+      mm_per_pixel: of the original images.
+    """
+
+    classes: tuple[str, ...] = ()
+    components: Sequence[Sequence[Sequence[Component]]] = ()
+    thin: Sequence[ThinCounts | None] = ()
+    regions: Sequence[tuple[np.ndarray, int]] = ()
+    mm_per_pixel: float | None = None
+
+    def summary(self) -> dict[str, float]:
+        """Metrics of the part; {} without masks."""
+        counts = self._known_counts()
+        return thin_summary(counts, self.classes) if counts else {}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns of results.csv, `<name>/<class>` [n]; {} without masks."""
+        if not self.components:
+            return {}
+        columns = {}
+        for k, name in enumerate(self.classes):
+            rows = [self._describe_all(classes[k]) for classes in self.components]
+            for key in rows[0]:
+                columns[f"{key}/{name}"] = np.array([row[key] for row in rows])
+        known = [counts is not None for counts in self.thin]
+        if any(known):
+            for key, values in thin_columns(self._known_counts(), self.classes).items():
+                columns[key] = np.full(len(known), np.nan)
+                columns[key][known] = values
+        return columns
+
+    def _known_counts(self) -> ThinCounts:
+        """[m, K, ...] of the m images with a true mask; {} without any."""
+        known = [counts for counts in self.thin if counts is not None]
+        return _stack(known) if known else {}
+
+    def write_components(self, path: Path, names: Sequence[str]) -> None:
+        """Writes components.csv, whole or not at all; nothing without masks."""
+        if not self.components:
+            return
+        rows = [
+            {
+                "name": name,
+                "class": self.classes[k],
+                "component": number,
+                **dict(zip(SIDES, np.round(one.box, 2).tolist(), strict=True)),
+                **self._sizes({key: getattr(one, key) for key in SIZES}),
+                "orientation": round(one.orientation, 1),
+                "score": round(one.score, 4),
+            }
+            for name, classes in zip(names, self.components, strict=True)
+            for k, found in enumerate(classes)
+            for number, one in enumerate(found, start=1)
+        ]
+        sizes = self._sizes(dict.fromkeys(SIZES, 0.0))
+        columns = ["name", "class", "component", *SIDES, *sizes, "orientation", "score"]
+        results.write_rows(path, columns, rows)
+
+    def describe(self, image: int) -> tuple[str, ...]:
+        """A line for the picture of an image; () where nothing was found."""
+        if not self.components:
+            return ()
+        scale, unit = self.mm_per_pixel or 1.0, "mm" if self.mm_per_pixel else "px"
+        texts = []
+        for name, found in zip(self.classes, self.components[image], strict=True):
+            if found:
+                length = scale * sum(one.length for one in found)
+                width = scale * max(one.max_width for one in found)
+                texts.append(
+                    f"{len(found)} x {name}: length {length:.{_digits(length)}f} {unit}"
+                    f", width up to {width:.{_digits(width)}f} {unit}"
+                )
+        return ("; ".join(texts),) if texts else ()
+
+    def _describe_all(self, found: Sequence[Component]) -> dict[str, Any]:
+        """The columns of one class of one image."""
+        length = sum(one.length for one in found)
+        sizes = {
+            "length": length,
+            "mean_width": math.nan,
+            "max_width": math.nan,
+            "area": sum(one.area for one in found),
+        }
+        orientation = math.nan
+        if found:
+            weighted = sum(one.mean_width * one.length for one in found)
+            sizes["mean_width"] = weighted / length
+            sizes["max_width"] = max(one.max_width for one in found)
+            orientation = max(found, key=lambda one: one.length).orientation
+        return {
+            "num_components": len(found),
+            **self._sizes(sizes),
+            "orientation": round(orientation, 1),
+        }
+
+    def _sizes(self, pixels: dict[str, float]) -> dict[str, float]:
+        """Rounded, in pixels and, where their size is known, in millimetres."""
+        sizes = {key: round(value, 2) for key, value in pixels.items()}
+        if self.mm_per_pixel is not None:
+            for key, name in MILLIMETRES.items():
+                power = 2 if key == "area" else 1
+                sizes[name] = round(pixels[key] * self.mm_per_pixel**power, 4)
+        return sizes
+
+
+def collect(
+    experiment: Experiment, variables: Any, thresholds: Thresholds, part: str
+) -> tuple[Counts, Measurements]:
+    """The counts of a part as of `collect_counts`, and what is on its masks."""
+    run, task, mesh = experiment.run, experiment.task, experiment.mesh
+    loader = experiment.eval_loader(part)
+    if "seg_logits" not in task.needs:
+        counts = collect_counts(experiment.eval_step, variables, loader, mesh)
+        return counts, Measurements()
+    normalize = make_normalize(run.data.mean, run.data.std)
+    judge_step = steps.make_judge_step(experiment.model, task, normalize)
+    judge_step = parallel.compile_batch_step(judge_step, mesh)
+    counted, images = [], []
+    with ThreadPoolExecutor(num_workers(run.data)) as pool:
+        for batch, (counts, found) in run_batches(judge_step, variables, loader, mesh):
+            decisions = found["best"]
+            if "mask" in thresholds:
+                decisions = found["score"] >= thresholds["mask"].value
+            counted.append(counts)
+            images += pool.map(
+                partial(_look_at, num_classes=len(task.classes)),
+                decisions[batch["valid"]],
+                found["score"][batch["valid"]],
+                batch["mask"][batch["valid"]],
+                [_spacing(experiment, i) for i in batch["index"][batch["valid"]]],
+            )
+    components, thin, regions = zip(*images, strict=True)
+    return join_counts(counted), Measurements(
+        task.classes[1:],
+        components,
+        thin,
+        regions if "mask" in thresholds else (),
+        run.data.mm_per_pixel,
+    )
+
+
+def _look_at(
+    decision: np.ndarray,
+    score: np.ndarray,
+    truth: np.ndarray,
+    spacing: tuple[float, float],
+    *,
+    num_classes: int,
+) -> tuple[list[list[Component]], ThinCounts | None, tuple[np.ndarray, int]]:
+    """Components by class, thin counts [K, ...], true regions, of one image [H, W]."""
+    classes = range(1, num_classes)
+    components = [
+        measure(decision == k, spacing=spacing, scores=score) for k in classes
+    ]
+    regions, known = region_histogram(score, truth, NUM_BINS), truth != IGNORE
+    if not known.any():
+        return components, None, regions
+    counts = [
+        thin_counts(
+            (decision == k) & known,
+            truth == k,
+            spacing=spacing,
+            found=found if known.all() else None,
+        )
+        for k, found in zip(classes, components, strict=True)
+    ]
+    return components, _stack(counts), regions
+
+
+def _stack(counts: Sequence[ThinCounts]) -> ThinCounts:
+    return {name: np.stack([one[name] for one in counts]) for name in counts[0]}
+
+
+def _spacing(experiment: Experiment, position: int) -> tuple[float, float]:
+    """Height and width of a pixel that the network sees, in those of the image."""
+    data, dataset = experiment.run.data, experiment.dataset
+    if data.crop is not None:
+        return (1.0, 1.0)
+    height, width = dataset.records[dataset.record_of[position]].size
+    return (height / data.image_size[0], width / data.image_size[1])
+
+
+def _digits(value: float) -> int:
+    """Decimals that a reader can use: 0.35, 3.5, 35."""
+    return 2 if value < 1 else 1 if value < 10 else 0
