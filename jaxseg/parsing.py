@@ -265,10 +265,9 @@ def _contradictions(run: Run) -> list[str]:
         problems.append(
             "config.data.val_fraction + test_fraction leave nothing to train"
         )
-    if data.num_folds < 3:
+    if data.num_folds < 2:
         problems.append(
-            "config.data.num_folds: expected at least 3 (train, val, test), found "
-            f"{data.num_folds}"
+            f"config.data.num_folds: expected at least 2, found {data.num_folds}"
         )
     elif not 0 <= data.fold < data.num_folds:
         problems.append(

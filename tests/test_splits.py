@@ -253,21 +253,23 @@ def test_random_deals_single_images_and_warns_where_groups_straddle():
 # Folds.
 
 
-def test_the_test_folds_are_a_partition_and_validation_is_the_next_one():
+@pytest.mark.parametrize("num_folds", [2, 3, 4])
+def test_the_test_folds_are_a_partition_and_validation_is_a_share_of_the_rest(
+    num_folds,
+):
     records = photos()
+    options = dict(split="kfold", num_folds=num_folds, val_fraction=0.2)
     splits = [
-        make_split(records, settings(split="kfold", num_folds=4, fold=fold))
-        for fold in range(4)
+        make_split(records, settings(**options, fold=fold)) for fold in range(num_folds)
     ]
     tested = np.concatenate([split.indices("test") for split in splits])
     assert sorted(tested.tolist()) == list(range(len(records)))
-    for fold, split in enumerate(splits):
-        following = splits[(fold + 1) % 4]
-        assert split.indices("val").tolist() == following.indices("test").tolist()
+    for split in splits:
         assert find_leaks(records, split.parts) == ([], [])
-        assert len(split.indices("test")) / len(records) == pytest.approx(
-            0.25, abs=0.02
-        )
+        num_tested = len(split.indices("test"))
+        assert num_tested / len(records) == pytest.approx(1 / num_folds, abs=0.02)
+        share = len(split.indices("val")) / (len(records) - num_tested)
+        assert share == pytest.approx(0.2, abs=0.04)
 
 
 def test_folds_deal_anew_what_comes_with_a_split():

@@ -47,8 +47,8 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     'grouped' keeps the dataset's own split where it has one and otherwise deals whole
     groups; 'published' keeps the dataset's own split though it leaks; 'random' deals
     single images (comparable with much of the literature, and leaking); 'kfold' tests
-    on fold `data.fold` of `data.num_folds` and validates on the next one; anything else
-    is the path of a split.csv.
+    on fold `data.fold` of `data.num_folds` and takes `data.val_fraction` of the other
+    folds for validation; anything else is the path of a split.csv.
 
     Raises:
       InputError: a group or a file content in two parts, a part without a sample of
@@ -213,8 +213,9 @@ def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
     groups = _components(records, by_group=True)
     fractions = [1 / data.num_folds] * data.num_folds
     folds = assign_groups(_strata(records), groups, fractions, data.split_seed)
-    names = {data.fold: "test", (data.fold + 1) % data.num_folds: "val"}
-    return [names.get(fold, "train") for fold in folds.tolist()]
+    parts = ["test" if fold == data.fold else "train" for fold in folds.tolist()]
+    _carve_validation(records, parts, data)
+    return parts
 
 
 def _deal(records, groups, fractions: Mapping[str, float], seed: int) -> list[str]:
