@@ -442,10 +442,26 @@ def test_odd_images_are_counted_in_notes(tmp_path):
 
 def test_a_missing_label_comes_from_the_mask_and_a_given_one_stays(tmp_path):
     listing = listing_of(tmp_path, mask_of(0, 255), mask_of(0), mask_of(0, 255), None)
-    checked = run(with_file(listing, 2, label=0))
-    assert [item.label for item in checked.records] == [1, 0, 0, 0]
+    checked = run(with_file(listing, 2, label=1))
+    assert [item.label for item in checked.records] == [1, 0, 1, 0]
     assert [item.foreground for item in checked.records] == [1 / 32, 0.0, 1 / 32, None]
-    assert "1 labels contradict the mask (foreground or none): r2" in checked.notes
+
+
+def test_labels_that_the_mask_contradicts_are_refused_or_left_out(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 255), mask_of(0), mask_of(0, 255), None)
+    listing = with_file(with_file(listing, 1, label=1), 2, label=0)
+    error = refusal(listing)
+    assert "2 contradict them: r1: its label is a defect, and its mask is all" in (
+        error.found
+    )
+    assert "r2: its label is clean, and its mask has foreground" in error.found
+    assert "--config.data.on_corrupt=skip" in error.fix
+    checked = run(listing, on_corrupt="skip")
+    assert [item.record.id for item in checked.records] == ["r0", "r3"]
+    assert [name for name, _ in checked.skipped] == ["r1", "r2"]
+    assert "2 images are left out, their masks contradict the label: r1, r2" in (
+        checked.notes
+    )
 
 
 def test_a_darker_copy_is_named_and_remembered(tmp_path):

@@ -151,16 +151,17 @@ def check(
         encoding_notes = [note, *missing]
     mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
     num_classes = len(listing.classes)
-    records = tuple(_finish(item, encoding, num_classes) for item in kept)
-    records = _mark_lookalikes(records, [item.thumbnail for item in kept])
+    finished = [_finish(item, encoding, num_classes) for item in kept]
+    finished = _mark_lookalikes(finished, [item.thumbnail for item in kept])
+    records, contrary = _set_contrary_aside(finished, on_corrupt)
     notes = (
         *_file_notes([item.facts for item in kept], "images", _IMAGE_NOTES),
         *_file_notes(mask_facts, "masks", _MASK_NOTES),
         *encoding_notes,
-        *_label_notes(records),
+        *_label_notes(records, [name for name, _ in contrary]),
         *_blank_notes(blank, listing.max_blank),
     )
-    skipped = (*listing.skipped, *blank, *broken)
+    skipped = (*listing.skipped, *blank, *broken, *contrary)
     return Checked(records, encoding, notes, skipped, _content_hash(records))
 
 
@@ -242,6 +243,33 @@ def _set_broken_aside(
     return kept, tuple((item.record.id, item.problem) for item in broken)
 
 
+def _set_contrary_aside(
+    records: Sequence[CheckedRecord], on_corrupt: str
+) -> tuple[tuple[CheckedRecord, ...], tuple[tuple[str, str], ...]]:
+    """Records whose label says defect or clean, and whose mask says the other."""
+    contrary = [
+        item
+        for item in records
+        if item.foreground is not None and (item.label > 0) != (item.foreground > 0)
+    ]
+    reasons = {
+        item.record.id: "its label is a defect, and its mask is all background"
+        if item.label
+        else "its label is clean, and its mask has foreground pixels"
+        for item in contrary
+    }
+    if contrary and (on_corrupt == "fail" or len(contrary) == len(records)):
+        listed = shorten(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(
+            expected="labels that agree with the masks",
+            found=f"{len(contrary)} contradict them: {listed}",
+            fix="--config.data.on_corrupt=skip leaves them out; or draw the masks, or "
+            "move the images where they belong",
+        )
+    kept = tuple(item for item in records if item.record.id not in reasons)
+    return kept, tuple(reasons.items())
+
+
 def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
     differing = [
         f"{item.record.id}: image {_size_text(item.facts)}, "
@@ -254,7 +282,8 @@ def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
             expected="every mask to have the size of its image (height x width)",
             found=f"{len(differing)} pairs differ: {shorten(differing)}",
             fix="export these masks or annotations again at the size of the image as "
-            "it is displayed, or take the pairs out of the folder",
+            "it is displayed, or take the pairs out of the folder (of severstal: "
+            "--config.data.mask_size='(H, W)')",
         )
 
 
@@ -311,8 +340,10 @@ def _file_notes(
     ]
 
 
-def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
-    """Copies, copies with unequal labels, lookalikes, labels against the mask."""
+def _label_notes(
+    records: Sequence[CheckedRecord], contrary: Sequence[str]
+) -> list[str]:
+    """Copies, copies with unequal labels, lookalikes, and what was set aside."""
     same = defaultdict(list)
     for item in records:
         same[item.image_sha256].append(item)
@@ -327,16 +358,11 @@ def _label_notes(records: Sequence[CheckedRecord]) -> list[str]:
         for item in records
         if item.looks_like and item.record.id not in copies
     ]
-    contrary = [
-        item.record.id
-        for item in records
-        if item.foreground is not None and (item.label > 0) != (item.foreground > 0)
-    ]
     found = {
         "images are byte-identical copies of others": copies,
         "groups of byte-identical images have contradictory labels": unequal,
         "images like another one (saved again, or another exposure)": alike,
-        "labels contradict the mask (foreground or none)": contrary,
+        "images are left out, their masks contradict the label": contrary,
     }
     return [f"{len(n)} {text}: {shorten(n)}" for text, n in found.items() if n]
 
