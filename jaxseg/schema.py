@@ -33,6 +33,8 @@ POSITIVE = {
     "loss.cldice.iterations",
     "data.mm_per_pixel",
     "data.crop.per_image",
+    "data.class_id",
+    "data.mask_size",
     "data.augment.crop.share",
     "data.augment.*.factor",
     "data.augment.*.alpha",

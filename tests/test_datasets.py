@@ -26,6 +26,8 @@ KEYS = dict(
     massachusetts_roads=dict(max_blank=0.05),
     labelme=NAMED | dict(line_width=3),
     pascal_voc=NAMED,
+    dagm2007=dict(class_id=1),
+    severstal=dict(mask_size=(256, 1600)),
     coco=dict(annotations="a.json", image_dir="", classes=(), group_pattern=""),
 )
 

@@ -4,6 +4,10 @@ Layout: `train/{images,masks}` and `test/{images,masks}`, JPEG files of 448x448,
 mask named like its image; a name may end in '.jpg.jpg'. Masks are JPEG files too, with
 grey values around the edges. Names start with the set they come from.
 
+Or, as it was sorted for SegDecNet: `train_positive`, `train_negative`, `test_positive`,
+`test_negative` and maybe `val_...`, each with `NAME.jpg` and `NAME_GT.jpg` (or .png).
+The folder is the label. Names are mostly numbers, which tell no photograph.
+
 Many images are crops of one photograph, and the given split ignores that. The group is
 the photograph where the name tells it:
 
@@ -49,6 +53,10 @@ PHOTOS = (
 """Names of crops; the first group is the photograph. The first that fits counts."""
 
 
+LABELS = {"negative": 0, "positive": 1}
+SUFFIX = "_GT"
+
+
 def scan(root: Path) -> Listing:
     """Lists the pairs with the split of the folders; source is the original set.
 
@@ -56,8 +64,11 @@ def scan(root: Path) -> Listing:
       InputError: the folders are missing, or images and masks do not pair.
     """
     listing.require_folder(root)
+    if _is_sorted(root):
+        return _scan_sorted(root)
     if not _fits(root):
-        expected = "the folders train/images, train/masks, test/images, test/masks"
+        expected = "the folders train/images, train/masks, test/images, test/masks, or "
+        expected += ", ".join(f"{s}_{n}" for s in ("train", "test") for n in LABELS)
         raise listing.wrong_layout(root, expected, _fits)
     found = folder_segmentation.scan(
         root,
@@ -88,7 +99,40 @@ def find_photo(name: str) -> str:
 
 
 def _fits(folder: Path) -> bool:
-    return all((folder / split / "images").is_dir() for split in ("train", "test"))
+    parts = ("train", "test")
+    return _is_sorted(folder) or all((folder / p / "images").is_dir() for p in parts)
+
+
+def _is_sorted(folder: Path) -> bool:
+    return all(
+        (folder / f"{s}_{n}").is_dir() for s in ("train", "test") for n in LABELS
+    )
+
+
+def _scan_sorted(root: Path) -> Listing:
+    """The second layout: a folder for each part and label."""
+    images, masks, places = {}, {}, {}
+    for split in listing.SPLITS:
+        for name, label in LABELS.items():
+            folder = root / f"{split}_{name}"
+            found = listing.split_masks(folder, SUFFIX, f"{folder.name}/")
+            images, masks = images | found[0], masks | found[1]
+            places |= dict.fromkeys(found[0], (label, split))
+    listing.refuse_bare(images, masks, "NAME_GT.jpg or NAME_GT.png beside it")
+    listing.refuse_orphans(images, masks)
+    records = (
+        Record(key, images[key], masks[key], label, group=key, split=split)
+        for key, (label, split) in sorted(places.items())
+    )
+    return Listing(
+        # A number is no name of a set or a photograph.
+        tuple(
+            _name_origin(record) if re.search(r"/[A-Za-z]\w*_", record.id) else record
+            for record in records
+        ),
+        ("background", "crack"),
+        citation=CITATION,
+    )
 
 
 def _name_origin(record: Record) -> Record:

@@ -1,17 +1,20 @@
 """Masks that are drawn from annotations: polygons, boxes, circles, lines, runs.
 
-A `Drawing` stands in a Record where others have a mask file. Its bytes are a PGM image
-of class ids, the same for the same shapes, whatever the version of Pillow's encoders.
+A `Drawing` stands in a Record where others have a mask file, a `Blank` where an image
+is known to be clean. Their bytes are a PGM image of class ids, the same for the same
+shapes, whatever the version of Pillow's encoders.
 """
 
 import collections
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
 from jaxseg.errors import InputError, shorten
 
@@ -88,7 +91,24 @@ class Drawing:
         picture = Image.new("L", (width, height), 0)
         for shape in self.shapes:
             picture = _draw(picture, shape)
-        return b"P5 %d %d 255\n" % (width, height) + picture.tobytes()
+        return _to_pgm(picture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blank:
+    """The mask of an image that is known to be clean: class 0 everywhere."""
+
+    image: Path
+
+    def __str__(self) -> str:
+        return f"{self.image} (clean)"
+
+    def read_bytes(self) -> bytes:
+        """A binary PGM image of the size of the image, upright."""
+        with Image.open(self.image) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
+            size = picture.size[::-1] if turned else picture.size
+        return _to_pgm(Image.new("L", size, 0))
 
 
 def is_size(height, width) -> bool:
@@ -123,6 +143,41 @@ def make_shape(
     # A point on the right or lower edge is still in the image.
     outside = left < -1 or top < -1 or right > image_width + 1 or bottom > height + 1
     return shape, outside
+
+
+def make_runs(class_id: int, text: str, size: tuple[int, int]) -> Shape:
+    """A shape of kind 'runs' from starts and lengths, as Kaggle's competitions have it.
+
+    Pixels are counted from 1, down the columns: '3 2 9 1' are the pixels 3, 4 and 9.
+
+    >>> make_runs(1, "3 2 9 1", (5, 2)).numbers
+    (2, 2, 4, 1, 1)
+
+    Args:
+      size: (h, w) of the image.
+
+    Raises:
+      BadShape: no pairs of whole numbers, runs that overlap, are empty or out of order,
+        or that reach beyond the image.
+    """
+    words, total = text.split(), size[0] * size[1]
+    if not all(re.fullmatch(r"[0-9]{1,12}", word) for word in words):
+        raise BadShape("run lengths that are no whole numbers")
+    if len(words) % 2 or not words:
+        raise BadShape(f"{len(words)} number(s), no pairs of start and length")
+    numbers = list(map(int, words))
+    runs, end = [], 0
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        run = f"the run '{start} {length}'"
+        if length < 1:
+            raise BadShape(f"{run} is empty")
+        if start <= end:
+            raise BadShape(f"{run} begins before pixel {end + 1}")
+        if start - 1 + length > total:
+            raise BadShape(f"{run} leaves the {size[0]} x {size[1]} pixels")
+        runs += (start - 1 - end, length)
+        end = start - 1 + length
+    return Shape("runs", class_id, (*runs, total - end))
 
 
 @dataclasses.dataclass
@@ -178,6 +233,10 @@ def _is_point(point) -> bool:
             for n in point
         )
     )
+
+
+def _to_pgm(picture: Image.Image) -> bytes:
+    return b"P5 %d %d 255\n" % picture.size + picture.tobytes()
 
 
 def _draw(picture: Image.Image, shape: Shape) -> Image.Image:

@@ -90,6 +90,49 @@ def by_id(paths: Iterable[Path], folder: Path, prefix: str = "") -> dict[str, Pa
     return named
 
 
+def split_masks(
+    folder: Path, suffix: str, prefix: str = ""
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks that lie together, both by the id of the image.
+
+    Args:
+      suffix: what the name of a mask has more than that of its image: '_GT'.
+      prefix: put before each id.
+
+    Raises:
+      InputError: two files have the same id.
+    """
+    paths = list_images(folder)
+    masks = [path for path in paths if stem(path.name).endswith(suffix)]
+    images = [path for path in paths if not stem(path.name).endswith(suffix)]
+    named = by_id(masks, folder, prefix)
+    by_image = {key.removesuffix(suffix): path for key, path in named.items()}
+    return by_id(images, folder, prefix), by_image
+
+
+def refuse_bare(images: dict[str, Path], masks: dict[str, Path], name: str) -> None:
+    """Raises InputError for images without a mask; `name` says how it is called."""
+    bare = [key for key in images if key not in masks]
+    if bare:
+        raise InputError(
+            f"a mask {name} for each of {len(images)} images",
+            f"{len(bare)} images without one: {shorten(bare)}",
+            "add masks (all 0 where there is nothing to mark), or move these images"
+            f" away: mv '{images[bare[0]]}' ..",
+        )
+
+
+def refuse_orphans(images: dict[str, Path], masks: dict[str, Path]) -> None:
+    """Raises InputError for masks without an image."""
+    orphans = [key for key in masks if key not in images]
+    if orphans:
+        raise InputError(
+            f"an image for each of {len(masks)} masks",
+            f"{len(orphans)} masks without one: {shorten(orphans)}",
+            f"add the images, or move these masks away: mv '{masks[orphans[0]]}' ..",
+        )
+
+
 def _below(name: str, above: set[str]) -> str:
     """An id without the leading folders of these names."""
     *folders, last = name.split("/")
