@@ -8,10 +8,11 @@ there on the test part.
 python scripts/train.py --config configs/crack_segmentation.py --config.data.dir=DIR \
     --workdir runs/crack_segmentation
 
-DIR: train/images, train/masks, test/images, test/masks. Every image once an epoch, as
-there; `data.sampling=least_used` meets every positive with a negative. Batches of 8,
-whose losses are summed as there, diverge at this rate (in PyTorch as well):
-add --config.train.reduction=mean or --config.optim.clip_norm=1.0.
+DIR: train/images, train/masks, test/images, test/masks; or train_positive,
+train_negative, test_positive, test_negative, of NAME.jpg with NAME_GT.jpg. Every image
+once an epoch, as there; `data.sampling=least_used` meets every positive with a
+negative. Batches of 8, whose losses are summed as there, diverge at this rate (in
+PyTorch as well): add --config.train.reduction=mean or --config.optim.clip_norm=1.0.
 """
 
 from ml_collections import ConfigDict
