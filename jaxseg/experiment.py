@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,9 +33,18 @@ from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.data.targets import TargetRule, target_fields
 from jaxseg.datasets import DATASETS
+from jaxseg.datasets.record import Listing
 from jaxseg.losses import LOSSES, make_loss
 from jaxseg.models import MODELS
-from jaxseg.phases import Phase, Size, progress_of, sizes_of, step_at
+from jaxseg.phases import (
+    Phase,
+    Size,
+    abstract_batch,
+    progress_of,
+    resize_batch,
+    sizes_of,
+    step_at,
+)
 from jaxseg.pretrained import load_start
 from jaxseg.schema import takes_loss
 from jaxseg.tasks import TASKS, Task, num_outputs
@@ -119,21 +128,10 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     Raises:
       InputError: the data, the split or a value of the config is wrong.
     """
-    mesh = parallel.make_mesh(run.train.batch_size)
-    precision = resolve_precision(run.train.precision)
-    scan = DATASETS[run.data.source.name]
-    listing = scan(Path(run.data.dir).expanduser(), **run.data.source.kwargs)
-    task = _make_task(run, listing.classes, np.ones(len(listing.classes)))
-    model = MODELS[run.model.network.name](
-        num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
-    ).clone(remat=run.train.remat)
-    has_masks = any(record.mask for record in listing.records)
-    normalize = augment.make_normalize(run.data.mean, run.data.std)
-    # Class weights may need the split; no check of this kind depends on their values.
-    variables, batch, rule = _refuse_misfits(
-        run, model, task, normalize, has_masks, mesh
-    )
-    dataset = load_dataset(listing, run.data, rule)
+    plan = _plan(run)
+    mesh, listing, task, model = plan.mesh, plan.listing, plan.task, plan.model
+    normalize, batch = plan.normalize, plan.batch
+    dataset = load_dataset(listing, run.data, plan.rule)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
     split = Split(parts, record_split.notes)
@@ -153,7 +151,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     predict_step = steps.make_predict_step(model, task, normalize)
     return Experiment(
         run=run,
-        precision=precision,
+        precision=plan.precision,
         dataset=dataset,
         split=split,
         record_split=record_split,
@@ -176,10 +174,51 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
             for phase in phases
         },
         init=_make_init(run, model, optimizer, mesh),
-        load_start=functools.cache(lambda: load_start(run.model, run.data, variables)),
+        load_start=functools.cache(
+            lambda: load_start(run.model, run.data, plan.variables)
+        ),
         eval_step=parallel.compile_batch_step(eval_step, mesh),
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
+    )
+
+
+def refuse_misfits(run: Run) -> None:
+    """Raises InputError for what can be told without opening an image."""
+    _plan(run)
+
+
+class _Plan(NamedTuple):
+    """What is built before an image is opened; class weights are not known yet."""
+
+    precision: str
+    mesh: Mesh
+    listing: Listing
+    task: Task
+    rule: TargetRule | None  # how targets are made
+    model: nn.Module
+    normalize: Callable
+    batch: Batch  # shapes
+    variables: Any  # shapes
+
+
+def _plan(run: Run) -> _Plan:
+    mesh = parallel.make_mesh(run.train.batch_size)
+    precision = resolve_precision(run.train.precision)
+    scan = DATASETS[run.data.source.name]
+    listing = scan(Path(run.data.dir).expanduser(), **run.data.source.kwargs)
+    task = _make_task(run, listing.classes, np.ones(len(listing.classes)))
+    model = MODELS[run.model.network.name](
+        num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
+    ).clone(remat=run.train.remat)
+    has_masks = any(record.mask for record in listing.records)
+    normalize = augment.make_normalize(run.data.mean, run.data.std)
+    # Class weights may need the split; no check of this kind depends on their values.
+    variables, batch, rule = _refuse_misfits(
+        run, model, task, normalize, has_masks, mesh
+    )
+    return _Plan(
+        precision, mesh, listing, task, rule, model, normalize, batch, variables
     )
 
 
@@ -196,7 +235,8 @@ def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, has_masks
     misfits.refuse_moved_targets(run, rule)
     misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
     misfits.refuse_unknown_parts(run, variables["params"])
-    batch = _abstract_batch(run, run.train.batch_size, has_masks, rule, mesh)
+    fields = target_fields(run.data.image_size, rule) if rule else {}
+    batch = abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
     eval_step = steps.make_eval_step(model, task, normalize)
     names = _metric_names(run, task, model, eval_step, batch)
     misfits.refuse_unknown_monitor(run, names)
@@ -250,7 +290,7 @@ def _make_phases(
     first_epoch, first_step = 0, 0
     for size in sizes_of(run):
         loader = _make_train_loader(run, size, dataset, split, first_epoch, hidden)
-        resized = jax.tree.map(partial(_resize_batch, size.batch_size, mesh), batch)
+        resized = jax.tree.map(partial(resize_batch, size.batch_size, mesh), batch)
         phase = Phase(size, first_epoch, first_step, loader, resized)
         yield phase
         first_epoch, first_step = first_epoch + size.epochs, phase.stop
@@ -283,34 +323,6 @@ def _variables_and_outputs(
         lambda: model.init_with_output(jax.random.key(0), image, train=False)
     )
     return variables, outputs
-
-
-def _resize_batch(n: int, mesh: Mesh, array: jax.ShapeDtypeStruct):
-    """The same array for n images."""
-    sharding = parallel.split_batch(mesh)
-    return jax.ShapeDtypeStruct((n, *array.shape[1:]), array.dtype, sharding=sharding)
-
-
-def _abstract_batch(
-    run: Run, n: int, has_masks: bool, rule: TargetRule | None, mesh: Mesh
-) -> Batch:
-    """Shapes, dtypes and shardings of a batch of n images."""
-    size = run.data.image_size
-    arrays = {
-        "image": ((n, *size, run.data.channels), jnp.uint8),
-        "label": ((n,), jnp.int32),
-        "valid": ((n,), jnp.bool_),
-        "index": ((n,), jnp.int32),
-    }
-    if has_masks:
-        arrays["mask"] = ((n, *size), jnp.uint8)
-    fields = target_fields(size, rule) if rule else {}
-    arrays |= {name: ((n, *shape), dtype) for name, (shape, dtype) in fields.items()}
-    sharding = parallel.split_batch(mesh)
-    return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-        for name, (shape, dtype) in arrays.items()
-    }
 
 
 def _metric_names(run: Run, task: Task, model, eval_step, batch: Batch) -> list[str]:

@@ -10,8 +10,11 @@ Source: progressive resizing, https://www.fast.ai/posts/2018-08-10-fastai-diu-im
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from jaxseg import parallel
 from jaxseg.config import Run
 from jaxseg.data.pipeline import HostBatch, TrainLoader
 from jaxseg.types import Array, Batch
@@ -74,6 +77,37 @@ def sizes_of(run: Run) -> tuple[Size, ...]:
         growth = height * width // (small[0] * small[1]) if train.grow_batch else 1
         sizes.append(Size(small, epochs, train.batch_size * growth))
     return tuple(sizes)
+
+
+def abstract_batch(run: Run, n: int, has_masks: bool, fields, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and shardings of a batch of n images.
+
+    Args:
+      fields: shape and dtype of further arrays of an image.
+    """
+    size = run.data.image_size
+    arrays = {
+        "image": ((n, *size, run.data.channels), jnp.uint8),
+        "label": ((n,), jnp.int32),
+        "valid": ((n,), jnp.bool_),
+        "index": ((n,), jnp.int32),
+    }
+    if has_masks:
+        arrays["mask"] = ((n, *size), jnp.uint8)
+    arrays |= {name: ((n, *shape), dtype) for name, (shape, dtype) in fields.items()}
+    sharding = parallel.split_batch(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
+def resize_batch(
+    n: int, mesh: Mesh, array: jax.ShapeDtypeStruct
+) -> jax.ShapeDtypeStruct:
+    """The same array for n images."""
+    sharding = parallel.split_batch(mesh)
+    return jax.ShapeDtypeStruct((n, *array.shape[1:]), array.dtype, sharding=sharding)
 
 
 def progress_of(phases: Sequence[Phase]) -> Callable[[Array], Array]:
