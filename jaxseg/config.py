@@ -119,7 +119,6 @@ class Train:
     # Kept for the gradient: everything, convolutions' outputs only, or blocks' only
     remat: Literal["none", "norms", "blocks"] = "none"
     log_every: int = 20  # steps between two looks at the loss
-    seeds: int = 1  # runs with seed, seed + 1, ... on one split
     preview: int = 4  # validation samples drawn every epoch; 0 is none
 
 

@@ -19,7 +19,6 @@ POSITIVE = {
     "train.early_stop",
     "train.accumulate",
     "train.log_every",
-    "train.seeds",
     "optim.learning_rate",
     "optim.decay_factor",
     "optim.clip_norm",

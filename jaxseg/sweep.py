@@ -1,13 +1,14 @@
-"""One config with several seeds: other weights, orders and augmentations, one split.
+"""A series of runs of one config: folds, classes, seeds, or any other keys.
 
-Every seed is a complete run in WORKDIR/seed_<n>; the folder above holds the table over
-them. The seeds of a config are its `seed` and those that follow.
+Every run is complete, in a folder of its own; the folder above holds the table over
+them. Runs that differ in nothing but the seed share one split.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from jaxseg import run, workdir
+from jaxseg import experiment, run, workdir
 from jaxseg.config import Run
 from jaxseg.errors import InputError
 from jaxseg.progress import console
@@ -19,65 +20,103 @@ from jaxseg.report.tables import (
     write_markdown,
 )
 
-HEADER = ("metric", "mean", "std", "min", "max")
+HEADER = ("metric", "mean", "std", "min", "max", "sum")
 
 
-def run_seeds(
-    run_config: Run, folder: Path, *, restart: bool = False
+def run_sweep(
+    runs: Mapping[str, Run], folder: Path, *, restart: bool = False
 ) -> dict[str, Spread]:
-    """Trains `train.seeds` seeds one after the other, and compares their test metrics.
+    """Trains the runs one after the other, and compares their test metrics.
 
-    Finished seeds are left as they are; an interrupted one goes on.
+    Finished runs are left as they are; an interrupted one goes on. What can be told
+    without opening an image is checked for all of them before the first one starts.
+
+    Args:
+      runs: by the name of their folder inside `folder`.
 
     Returns:
       the spread of every metric of the test part.
 
     Raises:
-      InputError: as `run.run`, or the folder holds one run without seeds.
+      InputError: as `run.run`, or the folder holds a single run.
       Interrupted: stopped by a signal; the same call goes on.
     """
     _refuse_single_run(folder)
-    count = run_config.train.seeds
-    folders = [folder / f"seed_{index}" for index in range(count)]
     with workdir.claim(folder):
-        for index, one in enumerate(folders):
-            config = _with_seed(run_config, index)
-            console.print(f"- seed {config.seed}: {one} ({index + 1} of {count})")
+        _refuse_misfits(runs, folder, restart)
+        workdir.write_sweep(folder, runs)
+        for number, (name, config) in enumerate(runs.items(), start=1):
+            one = folder / name
+            console.print(f"- {one} ({number} of {len(runs)})", markup=False)
             if workdir.is_finished(one) and not restart:
-                workdir.refuse_other_config(one, config)
                 console.print("- is finished")
                 continue
-            like = folders[0] if index else None
+            first = _first_of_seeds(runs, name)
+            like = None if first == name else folder / first
             run.run(config, one, restart=restart, like=like)
-        return _report(folders, folder)
+        return _report({name: folder / name for name in runs}, folder)
 
 
-def _with_seed(run_config: Run, index: int) -> Run:
-    """The run of one seed, as if it had been asked for alone."""
-    train = dataclasses.replace(run_config.train, seeds=1)
-    return dataclasses.replace(run_config, seed=run_config.seed + index, train=train)
+def _without_seed(config: Run) -> Run:
+    return dataclasses.replace(config, seed=0)
 
 
-def _report(folders: list[Path], folder: Path) -> dict[str, Spread]:
-    """seeds.csv, seeds.md and the table on the terminal."""
-    metrics = [workdir.read_metrics(one) for one in folders]
-    names = [name for name in metrics[0] if name != "num_images"]
-    values = {name: [of[name] for of in metrics] for name in names}
+def _first_of_seeds(runs: Mapping[str, Run], name: str) -> str:
+    """The first run that differs from this one in nothing but the seed."""
+    wanted = _without_seed(runs[name])
+    return next(n for n, config in runs.items() if _without_seed(config) == wanted)
+
+
+def _refuse_misfits(runs: Mapping[str, Run], folder: Path, restart: bool) -> None:
+    """Raises InputError with what is wrong with each run, as far as it is known."""
+    errors = {}
+    for name, config in runs.items():
+        try:
+            if (folder / name / "config.json").is_file() and not restart:
+                workdir.refuse_other_config(folder / name, config)
+            if _first_of_seeds(runs, name) == name:
+                experiment.refuse_misfits(config)
+        except InputError as error:
+            errors[name] = error
+    if not errors:
+        return
+    if len(runs) == 1:
+        raise next(iter(errors.values()))
+    details = [
+        f"{name}: expected {error.expected}, found {error.found}; {error.fix}"
+        for name, error in errors.items()
+    ]
+    raise InputError(
+        "runs that can all be started",
+        "\n  ".join([f"{len(errors)} of {len(runs)} cannot:", *details]),
+        "correct these values of --sweep, or the keys named above",
+    )
+
+
+def _report(folders: Mapping[str, Path], folder: Path) -> dict[str, Spread]:
+    """sweep.csv, sweep.md and the table on the terminal."""
+    metrics = [workdir.read_metrics(one) for one in folders.values()]
+    names = dict.fromkeys(name for of in metrics for name in of)
+    values = {name: [of.get(name) for of in metrics] for name in names}
     spreads = {name: spread_of(of) for name, of in values.items()}
-    rows = [(name, *spread) for name, spread in spreads.items()]
-    print_rows(HEADER, rows, f"{len(folders)} seeds", console)
-    seeds = [one.name for one in folders]
+    rows = [(name, *spreads[name], _sum(values[name])) for name in names]
+    print_rows(HEADER, rows, f"{len(folders)} runs", console)
     rows = [(*row, *values[row[0]]) for row in rows]
-    write_csv(folder / "seeds.csv", (*HEADER, *seeds), rows)
-    write_markdown(folder / "seeds.md", (*HEADER, *seeds), rows)
-    console.print(f"- {folder / 'seeds.csv'} and seeds.md are written", markup=False)
+    write_csv(folder / "sweep.csv", (*HEADER, *folders), rows)
+    write_markdown(folder / "sweep.md", (*HEADER, *folders), rows)
+    console.print(f"- {folder / 'sweep.csv'} and sweep.md are written", markup=False)
     return spreads
+
+
+def _sum(values: list[float | None]) -> int | None:
+    """Of counts of images, which are whole numbers; other metrics have no sum."""
+    return sum(values) if all(type(value) is int for value in values) else None
 
 
 def _refuse_single_run(folder: Path) -> None:
     if (folder / "config.json").exists():
         raise InputError(
-            "a folder for the runs of several seeds",
+            "a folder for the runs of --sweep",
             f"{folder} holds a single run",
-            "--workdir runs/another-name, or --config.train.seeds=1",
+            "--workdir runs/another-name, or the same command without --sweep",
         )

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ HARMLESS = {
     "data.mm_per_pixel",
     "train.log_every",
     "train.preview",
-    "train.seeds",
     "train.precision",  # what it resolves to is compared
 }
 LOCK = ".lock"
+SWEEP = "sweep.json"
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -105,6 +105,19 @@ def refuse_other_config(workdir: Path, run: config.Run) -> None:
     """Raises InputError when the run was made with another config."""
     record = json.loads(json.dumps({"config": config.to_dict(run)}))
     _refuse_difference(read_record(workdir), record, workdir)
+
+
+def write_sweep(folder: Path, names: Iterable[str]) -> None:
+    """Records which folders inside this one are the runs of a sweep."""
+    with files.atomic_file(folder / SWEEP) as file:
+        json.dump({"runs": list(names)}, file, indent=2)
+
+
+def sweep_folders(folder: Path) -> list[Path]:
+    """The folders of a sweep's runs that have begun; [] for any other folder."""
+    path = folder / SWEEP
+    names = json.loads(path.read_text("utf-8"))["runs"] if path.is_file() else ()
+    return [folder / n for n in names if (folder / n / "config.json").is_file()]
 
 
 def is_finished(workdir: Path) -> bool:

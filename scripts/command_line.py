@@ -4,6 +4,7 @@
 """
 
 import argparse
+import copy
 import importlib.util
 import signal
 import sys
@@ -11,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg import backend, config, parsing
-from jaxseg.errors import InputError
+from jaxseg import backend, config, grid, parsing
+from jaxseg.errors import InputError, shorten
 
 WRONG_INPUT, STOPPED = 2, 75
 
@@ -69,6 +70,33 @@ def load_config(path: Path, overrides: Sequence[str], schemas) -> config.Run:
       InputError: every mistake in the file and in the overrides at once.
     """
     return _parse(_read(path), overrides, schemas)
+
+
+def load_sweep(
+    path: Path, overrides: Sequence[str], schemas, sweeps: Sequence[str]
+) -> dict[str, config.Run]:
+    """The checked runs of a config file with each combination of swept values, by name.
+
+    Raises:
+      InputError: every mistake in the file, the overrides and all values at once.
+    """
+    tree, runs, found = _read(path), {}, {}
+    combinations = grid.expand(sweeps)
+    for name, own in combinations.items():
+        try:
+            runs[name] = _parse(copy.deepcopy(tree), [*overrides, *own], schemas)
+        except InputError as error:
+            refusal = error
+            for problem in error.found.split("\n  ")[1:]:
+                found.setdefault(problem, []).append(name)
+    if not found:
+        return runs
+    problems = [
+        problem if len(names) == len(combinations) else f"{shorten(names)}: {problem}"
+        for problem, names in found.items()
+    ]
+    text = "\n  ".join([f"{len(problems)} problem(s):", *problems])
+    raise InputError(refusal.expected, text, refusal.fix)
 
 
 def load_run(workdir: Path, overrides: Sequence[str], schemas) -> config.Run:

@@ -1,10 +1,10 @@
 """Compares runs: headline metrics, parameters, speed; best run first.
 
-    python scripts/compare.py runs/unet runs/resnet34 'runs/seeds_*'
+    python scripts/compare.py runs/unet runs/resnet34 'runs/folds_*'
 
-A folder of several seeds (--config.train.seeds) is one line with mean +- standard
-deviation. Runs that were judged on other images or another split are marked; unfinished
-runs are listed as such. Exit codes: 0 done; 2 wrong input.
+The folder of a sweep (train.py --sweep) is one line with mean +- standard deviation.
+Runs that were judged on other images or another split are marked; unfinished runs are
+listed as such. Exit codes: 0 done; 2 wrong input.
 """
 
 import argparse

@@ -3,14 +3,15 @@
     python scripts/train.py --config configs/sdnet.py --config.data.dir=DIR \\
         --workdir runs/sdnet
 
-With --config.train.seeds=3 it trains three runs, WORKDIR/seed_0 and so on, and writes a
-table of their test metrics. The same command on an existing run folder goes on where it
-stopped. Exit codes: 0 done; 2 wrong input or config; 75 stopped by a signal with
-everything saved; 1 a bug.
+With --sweep data.fold=0,1,2 it trains a run for each value, WORKDIR/fold_0 and so on,
+and writes a table of their test metrics. The same command on an existing run folder
+goes on where it stopped. Exit codes: 0 done; 2 wrong input or config; 75 stopped by a
+signal with everything saved; 1 a bug.
 """
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import command_line
@@ -36,17 +37,27 @@ def run(arguments: list[str]) -> None:
         help="start from a whole network: runs/NAME/model, or smp:FILE.safetensors of "
         "segmentation_models.pytorch; the same as --config.model.init",
     )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        metavar="KEY=V,V,...",
+        help="a run for each value of a config key: data.fold=0,1,2 or seed=0,1,2; "
+        "several --sweep are combined",
+    )
     options = parser.parse_args(plain)
     if options.init:
         overrides.append(f"model.init={options.init}")
 
     from jaxseg import run as program
-    from jaxseg.seeds import run_seeds
+    from jaxseg.sweep import run_sweep
 
-    run_config = command_line.load_config(options.config, overrides, program.SCHEMAS)
-    train = program.run if run_config.train.seeds == 1 else run_seeds
+    source = (options.config, overrides, program.SCHEMAS)
+    if options.sweep:
+        train = partial(run_sweep, command_line.load_sweep(*source, options.sweep))
+    else:
+        train = partial(program.run, command_line.load_config(*source))
     try:
-        train(run_config, options.workdir, restart=options.restart)
+        train(options.workdir, restart=options.restart)
     except program.Interrupted as stopped:
         print(f"stopped by {stopped}; the same command goes on")
         sys.exit(command_line.STOPPED)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxseg import workdir
 from jaxseg.errors import InputError
 from jaxseg.report import comparison, tables
 from jaxseg.report.comparison import choose_metrics, compare, find_entries, notes_of
@@ -62,7 +63,7 @@ def test_the_best_run_comes_first_and_the_unfinished_last(tmp_path):
     make_run(tmp_path / "d", speeds=(1, 2, 3))
     make_run(tmp_path / "c", pixels(0.6) | dict.fromkeys(PIXELS))  # undefined
     table, numbers = table_of(tmp_path / "*")
-    assert table[0] == ["run", "seeds", *PIXELS, *FACTS]
+    assert table[0] == ["run", "runs", *PIXELS, *FACTS]
     assert names_of(table) == names_of(numbers) == ["a", "b", "c", "d"]
     assert table[1][0][1:] == [1, *[0.7] * 4, 1234, "20.0", "A", ""]
     assert table[1][3][1:] == [0, *["-"] * 4, 1234, "2.5", "", "epoch 3 of 9"]
@@ -80,13 +81,16 @@ def test_the_speed_is_the_median_of_the_later_epochs(tmp_path):
     assert speeds == [statistics.median([10, 30, 20, 90]), None, None]
 
 
-def test_seeds_are_one_line_with_mean_and_deviation(tmp_path):
+def test_a_sweep_is_one_line_with_mean_and_deviation(tmp_path):
     for index, value in enumerate((0.2, 0.4, 0.9)):
-        make_run(tmp_path / "many" / f"seed_{index}", pixels(value))
-    make_run(tmp_path / "many" / "seed_10")
+        make_run(tmp_path / "many" / f"fold_{index}", pixels(value))
+    make_run(tmp_path / "many" / "fold_10")
+    make_run(tmp_path / "many" / "other", pixels(0.8))
+    names = [f"fold_{index}" for index in (0, 1, 2, 10, 11)]
+    workdir.write_sweep(tmp_path / "many", names)
     table, numbers = table_of(tmp_path / "many")
     ((name, count, cell, *_, state),) = table[1]
-    assert (Path(name).name, count, state) == ("many", 3, "1 of 4 seeds unfinished")
+    assert (Path(name).name, count, state) == ("many", 3, "1 of 4 runs unfinished")
     assert (cell.mean, cell.std) == pytest.approx(
         (0.5, statistics.stdev((2, 4, 9)) / 10)
     )
@@ -179,7 +183,7 @@ def test_the_files_hold_the_table(tmp_path):
     assert first["iou/crack/pooled std"] == ""
     assert second["state"] == "epoch 2 of 9"
     lines = Path(f"{out}.md").read_text().splitlines()
-    assert lines[0] == f"| run | seeds | {' | '.join([*PIXELS, *FACTS])} |"
+    assert lines[0] == f"| run | runs | {' | '.join([*PIXELS, *FACTS])} |"
     assert lines[2].endswith("a/b | 1 | 0.1235 | 0.1235 | 0.1235 | 0.1235 | 1,234 | "
                              "20.0 | A |  |")  # fmt: skip
     assert len({line.count("|") for line in lines[:4]}) == 1

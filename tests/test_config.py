@@ -182,7 +182,6 @@ def test_a_name_that_is_no_text_is_refused(problems):
         ("optim.learning_rate=nan", "config.optim.learning_rate: expected a finite"),
         ("optim.learning_rate=0.0", "config.optim.learning_rate: expected more than 0"),
         ("data.mean=(0.5, 0.5, float)", "config.data.mean: expected tuple[float, ...]"),
-        ("train.seeds=0", "config.train.seeds: expected more than 0"),
         ("train.preview=-1", "config.train.preview: expected 0 to 32"),
         ("train.preview=33", "config.train.preview: expected 0 to 32"),
         ("train.batch_size=0", "config.train.batch_size: expected more than 0"),

@@ -25,6 +25,7 @@ FLOORS = {
     "files": 0.5,
     "config": 0.5,
     "parsing": 0.7,
+    "grid": 0.5,
     "models": 1.0,
     "datasets": 1.0,
     "lovasz": 0.5,
@@ -54,7 +55,7 @@ FLOORS = {
     "loop": 4.4,
     "report": 4.3,
     "run": 4.6,
-    "seeds": 4.7,
+    "sweep": 4.7,
 }
 
 # Who may import what from outside; every other module may not.

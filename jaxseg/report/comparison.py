@@ -54,7 +54,7 @@ class RunFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of the comparison: a run, or the runs of several seeds."""
+    """One line of the comparison: a run, or the runs of a sweep."""
 
     name: str
     runs: tuple[RunFacts, ...]
@@ -74,7 +74,7 @@ class Entry:
         if len(self.runs) == 1:
             return self.runs[0].state
         left = len(self.runs) - len(self.finished)
-        return f"{left} of {len(self.runs)} seeds unfinished" if left else ""
+        return f"{left} of {len(self.runs)} runs unfinished" if left else ""
 
 
 def find_entries(patterns: Sequence[str]) -> tuple[list[Entry], list[str]]:
@@ -86,7 +86,8 @@ def find_entries(patterns: Sequence[str]) -> tuple[list[Entry], list[str]]:
     paths = [path for pattern in patterns for path in _expand(pattern)]
     entries, strangers = [], []
     for path in dict.fromkeys(paths):
-        folders = [path] if (path / "config.json").is_file() else _seed_folders(path)
+        is_run = (path / "config.json").is_file()
+        folders = [path] if is_run else workdir.sweep_folders(path)
         if folders:
             entries.append(Entry(str(path), tuple(map(read_run, folders))))
         else:
@@ -103,11 +104,6 @@ def find_entries(patterns: Sequence[str]) -> tuple[list[Entry], list[str]]:
 def _expand(pattern: str) -> list[Path]:
     path = Path(pattern)
     return [path] if path.exists() else [Path(p) for p in sorted(glob.glob(pattern))]
-
-
-def _seed_folders(path: Path) -> list[Path]:
-    found = [record.parent for record in path.glob("seed_*/config.json")]
-    return sorted(found, key=lambda folder: (len(folder.name), folder.name))
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -194,7 +190,7 @@ def compare(entries: Sequence[Entry], metrics: Sequence[str]) -> tuple[Table, Ta
 
 
 def _header(metrics: Sequence[str]) -> list[str]:
-    return ["run", "seeds", *metrics, "parameters", "images/s", "judged on", "state"]
+    return ["run", "runs", *metrics, "parameters", "images/s", "judged on", "state"]
 
 
 def notes_of(table: Table) -> list[str]:
@@ -207,7 +203,7 @@ def notes_of(table: Table) -> list[str]:
             "another split or another part; their numbers are not comparable."
         )
     if any(isinstance(cell, Spread) for row in rows for cell in row):
-        notes.append("+- is the sample standard deviation over the seeds.")
+        notes.append("+- is the sample standard deviation over the runs of a sweep.")
     return notes
 
 

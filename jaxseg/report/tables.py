@@ -23,10 +23,10 @@ Rows = Sequence[Sequence[Any]]
 
 
 class Spread(NamedTuple):
-    """A metric over several seeds; all nan where one of them is undefined."""
+    """A metric over several runs; all nan where one of them is undefined."""
 
     mean: float
-    std: float  # of the sample (n - 1); nan for one seed
+    std: float  # of the sample (n - 1); nan for one run
     low: float
     high: float
 
