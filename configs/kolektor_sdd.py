@@ -8,8 +8,8 @@ python scripts/train.py --config configs/kolektor_sdd.py --config.data.dir=DIR \
     --sweep data.fold=0,1,2 --workdir runs/kolektor_sdd
 
 DIR: kos01/Part0.jpg with kos01/Part0_label.bmp, and so on. Without any mask
-(--config.data.num_segmented=0) the published rates are optim.learning_rate=0.01 and
-task.delta=1.0, with task.dynamic=false.
+(--config.data.num_segmented=0) the published runs have optim.learning_rate=0.01,
+task.delta=1.0 and task.dynamic=false.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ python scripts/train.py --config configs/kolektor_sdd2.py --config.data.dir=DIR 
     --workdir runs/kolektor_sdd2
 
 DIR: train/ID.png with train/ID_GT.png, and test/. Weakly labelled, of the defects some
-masks, the rest by image label: --sweep data.num_segmented=16,53,126,246; without any
+masks, the rest by image label: --sweep data.num_segmented=16,53,126,none; without any
 (num_segmented=0) the published runs have task.dynamic=false.
 """
 

@@ -58,6 +58,7 @@ class Data:
     augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec
     num_segmented: int | None = None  # training masks of defects in use; None is all
+    segmented_file: str = ""  # or a list of the images whose masks are in use
     crop: Crop | None = None  # None resizes every image to `image_size`
     palette: tuple[str, ...] = ()  # '#rrggbb' by class id, then those to ignore
     num_folds: int = 5  # of split='kfold'

@@ -30,6 +30,7 @@ from jaxseg.backend import resolve_precision
 from jaxseg.config import Run
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers
 from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
+from jaxseg.data.segmented import choose_masks
 from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.data.targets import TargetRule, target_fields
 from jaxseg.datasets import DATASETS
@@ -134,11 +135,12 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     dataset = load_dataset(listing, run.data, plan.rule)
     record_split = _split(run, dataset, split_file)
     parts = tuple(record_split.parts[record] for record in dataset.record_of)
-    split = Split(parts, record_split.notes)
     train_labels = dataset.record_labels[record_split.indices("train")]
     misfits.refuse_one_sided(run, train_labels)
-    hidden = _hidden_masks(run, dataset, record_split)
-    phases = tuple(_make_phases(run, dataset, record_split, hidden, batch, mesh))
+    chosen = choose_masks(dataset.records, record_split.indices("train"), run.data)
+    misfits.refuse_weak_labels(run, task, chosen)
+    split = Split(parts, (*record_split.notes, *chosen.notes))
+    phases = tuple(_make_phases(run, dataset, record_split, chosen.hidden, batch, mesh))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)
     task = _make_task(run, listing.classes, counts)
@@ -249,22 +251,6 @@ def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Tas
         return make(classes, **run.task.kwargs)
     loss = make_loss(class_weights.resolve(run.loss, counts))
     return make(classes, loss, **run.task.kwargs)
-
-
-def _hidden_masks(run: Run, dataset: Dataset, split: Split) -> np.ndarray | None:
-    """[number of records] bool: masks of training defects beyond `num_segmented`."""
-    if run.data.num_segmented is None:
-        return None
-    train = split.indices("train")
-    annotated = np.array([dataset.records[i].record.mask is not None for i in train])
-    positives = train[annotated & (dataset.record_labels[train] > 0)]
-    misfits.refuse_few_positives(run, len(positives))
-    if not len(positives):
-        return None
-    order = np.random.default_rng(run.data.split_seed).permutation(positives)
-    hidden = np.zeros(len(dataset.records), bool)
-    hidden[order[run.data.num_segmented :]] = True
-    return hidden
 
 
 def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:

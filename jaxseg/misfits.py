@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jaxseg import augment, optim
 from jaxseg.config import Run
+from jaxseg.data.segmented import Segmented
 from jaxseg.data.targets import TargetRule
 from jaxseg.errors import InputError
 from jaxseg.phases import sizes_of
@@ -92,14 +93,24 @@ def refuse_moved_targets(run: Run, rule: TargetRule | None) -> None:
             )
 
 
-def refuse_few_positives(run: Run, count: int) -> None:
-    """`num_segmented` counts masks that are there."""
-    if run.data.num_segmented > count:
+def refuse_weak_labels(run: Run, task: Task, chosen: Segmented) -> None:
+    """What learns from masks needs the mask of one defect at least."""
+    if chosen.hidden is None or chosen.count or "seg_logits" not in task.needs:
+        return
+    found = "none of the training images with a defect is learned from its mask"
+    if task.targets is None:
         raise InputError(
-            f"at most {count} in config.data.num_segmented, the training images with a "
-            "defect and a mask",
-            f"{run.data.num_segmented}",
-            f"--config.data.num_segmented={count}",
+            f"masks of defects for config.task.name={run.task.name}",
+            found,
+            "--config.data.num_segmented=1 or more; task segdec learns from labels too",
+        )
+    idle = [key for key in ("dynamic", "weighted") if run.task.kwargs[key]]
+    if idle:
+        raise InputError(
+            "config.task.dynamic and .weighted to be off without masks: there is "
+            "nothing to weigh, and no segmentation to begin with",
+            f"{found}, and {' and '.join(idle)} on",
+            " ".join(f"--config.task.{key}=false" for key in idle),
         )
 
 

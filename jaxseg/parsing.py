@@ -265,6 +265,10 @@ def _contradictions(run: Run) -> list[str]:
         problems.append(
             "config.data.val_fraction + test_fraction leave nothing to train"
         )
+    if data.num_segmented is not None and data.segmented_file:
+        problems.append(
+            "config.data: only one of num_segmented and segmented_file can choose masks"
+        )
     if data.num_folds < 2:
         problems.append(
             f"config.data.num_folds: expected at least 2, found {data.num_folds}"

@@ -409,6 +409,43 @@ def test_more_masks_than_defects_are_refused(folder):
     assert "--config.data.num_segmented=12" in error.fix
 
 
+def test_what_masks_weigh_is_off_where_there_are_none(folder):
+    error = refusal(folder, data=dict(num_segmented=0))
+    assert "dynamic and weighted on" in error.found
+    wanted = "--config.task.dynamic=false --config.task.weighted=false"
+    assert error.fix == wanted
+    error = refusal(folder, data=dict(num_segmented=0), task=dict(weighted=False))
+    assert error.fix == "--config.task.dynamic=false"
+    off = dict(weighted=False, dynamic=False)
+    assert build(folder, data=dict(num_segmented=0), task=off).phases
+    joint = dict(name="joint", mask_weight=1.0, image_weight=1.0, threshold="max_f1")
+    tree = tree_of(folder, data=dict(num_segmented=0))
+    tree |= dict(
+        task=joint | dict(min_recall=0.9),
+        loss=dict(bce=dict(weight=1.0, pos_weight=1.0)),
+    )
+    with pytest.raises(InputError, match="masks of defects for .*=joint"):
+        experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
+
+
+def test_a_list_chooses_the_masks_of_a_training(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(f"train/{i}" for i in range(12)))
+    data = dict(segmented_file=str(tmp_path / "list.txt"))
+    built = build(folder, data=data)
+    train = built.record_split.indices("train")
+    ids = {built.dataset.ids[i] for i in train if built.dataset.record_labels[i]}
+    listed = {f"train/{i}" for i in range(12)}
+    (phase,) = built.phases
+    seen = {}
+    for batch in phase.batches(0, 2 * phase.loader.steps_per_epoch):
+        for k, position in enumerate(batch["index"]):
+            hidden = bool((batch["mask"][k] == IGNORE).all())
+            seen[built.dataset.ids[position]] = hidden
+    assert {name for name in ids & seen.keys() if not seen[name]} <= listed
+    assert all(seen[name] for name in (ids - listed) & seen.keys())
+    assert any(str(len(ids & listed)) in note for note in built.split.notes)
+
+
 @pytest.mark.parametrize(
     ("data", "train", "found"),
     [
