@@ -424,7 +424,7 @@ def test_what_masks_weigh_is_off_where_there_are_none(folder):
         task=joint | dict(min_recall=0.9),
         loss=dict(bce=dict(weight=1.0, pos_weight=1.0)),
     )
-    with pytest.raises(InputError, match="masks of defects for .*=joint"):
+    with pytest.raises(InputError, match=r"masks of defects for .*=joint"):
         experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
 
 

@@ -272,6 +272,14 @@ def test_the_test_folds_are_a_partition_and_validation_is_a_share_of_the_rest(
         assert share == pytest.approx(0.2, abs=0.04)
 
 
+def test_more_folds_than_groups_are_refused():
+    records = photos(2)
+    assert len({item.record.group for item in records}) == 2
+    error = refusal(records, split="kfold", num_folds=5)
+    assert error.found == "2 group(s), none for fold 2, 3, 4"
+    assert error.fix == "--config.data.num_folds=2"
+
+
 def test_folds_deal_anew_what_comes_with_a_split():
     split = make_split(with_own_split(), settings(split="kfold"))
     assert split.indices("test").tolist() != list(range(30, 40))

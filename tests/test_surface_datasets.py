@@ -4,6 +4,7 @@ Every layout is made small, with noise for photos and known pixels for defects.
 """
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from jaxseg.datasets import DATASETS
 from jaxseg.datasets.drawing import BadShape, Blank, Drawing, make_runs
 from jaxseg.errors import InputError
 
+ROOT = Path(__file__).parents[1]
 SIZE = (12, 20)
 RNG = np.random.default_rng(0)
 
@@ -165,14 +167,14 @@ def test_kolektor_names_the_right_folder(tmp_path):
 # DAGM 2007.
 
 
-def dagm(root, *class_ids):
-    """Six images a part; 0002 and 0005 have a defect."""
+def dagm(root, *class_ids, images=6):
+    """So many images a part; 0002, 0005, 0008, ... have a defect."""
     for class_id in class_ids:
         for part in ("Train", "Test"):
             folder = root / f"Class{class_id}" / part
-            for number in range(6):
+            for number in range(images):
                 save(folder / f"{number:04d}.PNG", photo())
-            for number in (2, 5):
+            for number in range(2, images, 3):
                 mask = spot(number + class_id)
                 save(folder / "Label" / f"{number:04d}_label.PNG", mask)
             (folder / "Label" / "Labels.txt").write_text("1\n")
@@ -363,8 +365,10 @@ MASKS = {  # file -> class -> mask
 }
 
 
-def severstal(root, older=False, rows=(), header=None):
-    for name in MASKS:
+def severstal(root, older=False, rows=(), header=None, copies=1):
+    """The images of MASKS; with copies, as many more of the same annotation."""
+    masks = {f"{'_' * i}{name}": MASKS[name] for i in range(copies) for name in MASKS}
+    for name in masks:
         save(root / "train_images" / name, photo())
     with (root / "train.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -372,7 +376,7 @@ def severstal(root, older=False, rows=(), header=None):
             writer.writerow(header or ["ImageId_ClassId", "EncodedPixels"])
             writer.writerows(
                 (f"{name}_{k}", encode(found[k]) if k in found else "")
-                for name, found in MASKS.items()
+                for name, found in masks.items()
                 if name != "d.jpg"
                 for k in (1, 2, 3, 4)
             )
@@ -380,7 +384,7 @@ def severstal(root, older=False, rows=(), header=None):
             writer.writerow(header or ["ImageId", "ClassId", "EncodedPixels"])
             writer.writerows(
                 (name, k, encode(mask))
-                for name, found in MASKS.items()
+                for name, found in masks.items()
                 for k, mask in found.items()
             )
         writer.writerows(rows)

@@ -213,6 +213,14 @@ def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
     groups = _components(records, by_group=True)
     fractions = [1 / data.num_folds] * data.num_folds
     folds = assign_groups(_strata(records), groups, fractions, data.split_seed)
+    empty = sorted({*range(data.num_folds)} - {*folds.tolist()})
+    if empty:
+        filled = data.num_folds - len(empty)
+        raise InputError(
+            f"groups for each of {data.num_folds} folds",
+            f"{groups.max() + 1} group(s), none for fold {shorten(empty)}",
+            f"--config.data.num_folds={filled}" if filled > 1 else "add groups",
+        )
     parts = ["test" if fold == data.fold else "train" for fold in folds.tolist()]
     _carve_validation(records, parts, data)
     return parts
