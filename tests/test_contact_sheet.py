@@ -37,7 +37,9 @@ def experiment(named, *, has_masks=True):
     labels = np.isin(np.arange(COUNT), (4, 5)).astype(np.int32)
     encoding = MaskEncoding("ids") if has_masks else None
     return SimpleNamespace(
-        run=SimpleNamespace(seed=3, data=SimpleNamespace(augment=named)),
+        run=SimpleNamespace(
+            seed=3, data=SimpleNamespace(augment=named, image_size=(SIDE, SIDE))
+        ),
         task=SimpleNamespace(classes=("clean", "crack")),
         split=SimpleNamespace(indices=lambda part: np.arange(1, 11)),
         dataset=SimpleNamespace(
@@ -104,6 +106,23 @@ def test_masks_are_outlined_and_mixed_labels_are_told():
     mixup = dict(mixup=dict(p=1.0, alpha=1.0))
     mixed = contact_sheet.draw_augmented(experiment(mixup, has_masks=False), 2)
     assert (np.asarray(mixed) != np.asarray(plain)).any()
+
+
+def test_wide_strips_stand_below_each_other():
+    class Strips:
+        decoder = Decoder((16, 256), 3, None)
+
+        def read(self, positions, out):
+            out["image"][:] = positions[:, None, None, None]
+
+    built = experiment({}, has_masks=False)
+    built.dataset.source = Strips()
+    built.run.data.image_size = (16, 256)
+    pixels = np.asarray(contact_sheet.draw_augmented(built, 2))
+    assert pixels.shape[1] == 256 + 2 * overlays.GAP
+    column = pixels[:, overlays.GAP + 200, 0]
+    _, counts = np.unique(column[column < COUNT], return_counts=True)
+    assert counts.tolist() == [6 * 16, 6 * 16]
 
 
 def test_the_outline_runs_around_what_it_marks():

@@ -25,6 +25,8 @@ MARK = (0, 255, 163)  # outline where there is one class: on no surface a colour
 def draw_augmented(experiment: Experiment, num_samples: int) -> Image.Image:
     """A row per training sample: the original, then what the first steps make of it.
 
+    Images that are wide strips stand below each other instead.
+
     Version k is exactly what step k of the run would train on if these samples were
     its batch.
 
@@ -52,7 +54,9 @@ def draw_augmented(experiment: Experiment, num_samples: int) -> Image.Image:
     named = ", ".join(experiment.run.data.augment) or "nothing"
     title = textwrap.wrap(f"augmented by {named}", overlays.MAX_LINE)
     legend = _legend([v["mask"] for v in versions if "mask" in v], classes)
-    return overlays.compose(panels, title, legend, columns=1 + NUM_VERSIONS)
+    height, width = experiment.run.data.image_size
+    columns = 1 if width > 3 * height else 1 + NUM_VERSIONS
+    return overlays.compose(panels, title, legend, columns=columns)
 
 
 def draw_samples(experiment: Experiment, num_samples: int) -> Image.Image:
