@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxseg import experiment, run, workdir
 from jaxseg.config import Run
-from jaxseg.errors import InputError
+from jaxseg.errors import InputError, shorten
 from jaxseg.progress import console
 from jaxseg.report.tables import (
     Spread,
@@ -69,7 +69,7 @@ def _first_of_seeds(runs: Mapping[str, Run], name: str) -> str:
 
 def _refuse_misfits(runs: Mapping[str, Run], folder: Path, restart: bool) -> None:
     """Raises InputError with what is wrong with each run, as far as it is known."""
-    errors = {}
+    problems = {}
     for name, config in runs.items():
         try:
             if (folder / name / "config.json").is_file() and not restart:
@@ -77,19 +77,19 @@ def _refuse_misfits(runs: Mapping[str, Run], folder: Path, restart: bool) -> Non
             if _first_of_seeds(runs, name) == name:
                 experiment.refuse_misfits(config)
         except InputError as error:
-            errors[name] = error
-    if not errors:
+            problems.setdefault(str(error), (error, []))[1].append(name)
+    if not problems:
         return
-    if len(runs) == 1:
-        raise next(iter(errors.values()))
+    if len(problems) == 1:
+        raise next(error for error, _ in problems.values())
     details = [
-        f"{name}: expected {error.expected}, found {error.found}; {error.fix}"
-        for name, error in errors.items()
+        f"{shorten(names)}: expected {error.expected}, found {error.found}; {error.fix}"
+        for error, names in problems.values()
     ]
     raise InputError(
         "runs that can all be started",
-        "\n  ".join([f"{len(errors)} of {len(runs)} cannot:", *details]),
-        "correct these values of --sweep, or the keys named above",
+        "\n  ".join([f"{len(problems)} problem(s):", *details]),
+        "correct the values of --sweep, or the keys named above",
     )
 
 
