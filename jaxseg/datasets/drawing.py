@@ -160,24 +160,26 @@ def make_runs(class_id: int, text: str, size: tuple[int, int]) -> Shape:
       BadShape: no pairs of whole numbers, runs that overlap, are empty or out of order,
         or that reach beyond the image.
     """
-    words, total = text.split(), size[0] * size[1]
-    if not all(re.fullmatch(r"[0-9]{1,12}", word) for word in words):
+    total = size[0] * size[1]
+    if not re.fullmatch(r"\s*([0-9]{1,12}(\s+|\Z))*", text):
         raise BadShape("run lengths that are no whole numbers")
-    if len(words) % 2 or not words:
-        raise BadShape(f"{len(words)} number(s), no pairs of start and length")
-    numbers = list(map(int, words))
-    runs, end = [], 0
-    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
-        run = f"the run '{start} {length}'"
-        if length < 1:
-            raise BadShape(f"{run} is empty")
-        if start <= end:
-            raise BadShape(f"{run} begins before pixel {end + 1}")
-        if start - 1 + length > total:
-            raise BadShape(f"{run} leaves the {size[0]} x {size[1]} pixels")
-        runs += (start - 1 - end, length)
-        end = start - 1 + length
-    return Shape("runs", class_id, (*runs, total - end))
+    numbers = np.fromstring(text, np.int64, sep=" ")
+    if len(numbers) % 2 or not len(numbers):
+        raise BadShape(f"{len(numbers)} number(s), no pairs of start and length")
+    starts, lengths = numbers[::2], numbers[1::2]
+    ends = starts - 1 + lengths
+    before = np.concatenate([[0], ends[:-1]])
+    for is_bad, why in (
+        (lengths < 1, "is empty"),
+        (starts <= before, "begins before pixel {}"),
+        (ends > total, f"leaves the {size[0]} x {size[1]} pixels"),
+    ):
+        if is_bad.any():
+            i = is_bad.argmax()
+            run = f"the run '{starts[i]} {lengths[i]}'"
+            raise BadShape(f"{run} {why.format(before[i] + 1)}")
+    runs = np.stack([starts - 1 - before, lengths], axis=1).ravel()
+    return Shape("runs", class_id, (*runs.tolist(), total - int(ends[-1])))
 
 
 @dataclasses.dataclass
