@@ -52,9 +52,49 @@ def write_classification(folder: Path, crops: Iterable[Crop]) -> None:
         synthetic.save(crop.image, folder / label / name, quality=crop.quality)
 
 
+def write_kolektor_sdd(folder: Path, crops: Iterable[Crop]) -> None:
+    """kos03/Part1.jpg and kos03/Part1_label.bmp: a photograph is an item."""
+    for crop in crops:
+        part = folder / f"kos{crop.photo + 1:02d}" / f"Part{crop.tile}"
+        synthetic.save(crop.image, part.with_suffix(".jpg"), quality=crop.quality)
+        mask = crop.mask * np.uint8(255)
+        synthetic.save(mask, part.with_name(f"{part.name}_label.bmp"))
+
+
+def write_dagm2007(folder: Path, crops: Iterable[Crop]) -> None:
+    """Class1/Train/0021.PNG: a class for each surface; half of the photographs test."""
+    classes = list(SURFACES)
+    for crop in crops:
+        part = "Test" if crop.photo // len(classes) % 2 else "Train"
+        place = folder / f"Class{classes.index(crop.surface) + 1}" / part
+        name = f"{10 * crop.photo + crop.tile:04d}"
+        synthetic.save(crop.image, place / f"{name}.PNG")
+        if crop.mask.any():
+            label = place / "Label" / f"{name}_label.PNG"
+            synthetic.save(crop.mask * np.uint8(255), label)
+
+
+def write_severstal(folder: Path, crops: Iterable[Crop]) -> None:
+    """train_images/<photo>_<tile>.jpg and train.csv with the run lengths of cracks."""
+    rows = ["ImageId,ClassId,EncodedPixels"]
+    for crop in crops:
+        name = f"{crop.photo:04d}_{crop.tile}.jpg"
+        image = folder / "train_images" / name
+        synthetic.save(crop.image, image, quality=crop.quality)
+        # Pixels count down the columns; runs begin and end where the value changes.
+        pixels = np.pad(crop.mask.T.ravel() > 0, 1)
+        starts, ends = np.flatnonzero(pixels[1:] != pixels[:-1]).reshape(-1, 2).T
+        runs = np.stack([starts + 1, ends - starts], axis=1).ravel()
+        rows += [f"{name},1,{' '.join(map(str, runs))}"] * bool(len(runs))
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+
+
 LAYOUTS = {
     "sdnet2018": write_sdnet2018,
     "crack_segmentation": write_crack_segmentation,
+    "kolektor_sdd": write_kolektor_sdd,
+    "dagm2007": write_dagm2007,
+    "severstal": write_severstal,
     "folder_segmentation": synthetic.write_segmentation,
     "folder_classification": write_classification,
 }

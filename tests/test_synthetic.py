@@ -194,6 +194,7 @@ SEGMENTATION = dict(
     classes_file="",
     group_pattern=synthetic.GROUP_PATTERN,
 )
+SINGLE = ("dagm2007", "severstal")
 CLASSIFICATION = dict(classes=("intact", "cracked"), group_pattern=r"(.+)_\d+$")
 
 
@@ -202,6 +203,9 @@ CLASSIFICATION = dict(classes=("intact", "cracked"), group_pattern=r"(.+)_\d+$")
     [
         ("sdnet2018", {}),
         ("crack_segmentation", {}),
+        ("kolektor_sdd", {}),
+        ("dagm2007", dict(class_id=2)),
+        ("severstal", dict(mask_size=(128, 128))),
         ("folder_segmentation", SEGMENTATION),
         ("folder_classification", CLASSIFICATION),
     ],
@@ -213,11 +217,24 @@ def test_every_layout_of_the_script_can_be_scanned(tmp_path, capsys, layout, key
     )
     assert "6 photographs in" in capsys.readouterr().out
     found = DATASETS[layout](out, **keys)
-    assert len({record.group for record in found.records}) == 6
-    if layout == "crack_segmentation":
+    groups = {record.group for record in found.records}
+    # The images of DAGM 2007 and Severstal are groups of their own.
+    assert len(groups) == (len(found.records) if layout in SINGLE else 6)
+    if layout in ("crack_segmentation", "dagm2007"):
         assert {record.split for record in found.records} == {"train", "test"}
     if found.records[0].mask is None:
         assert {record.label for record in found.records} == {0, 1}
+
+
+def test_the_run_lengths_of_the_severstal_layout_are_those_of_the_crops(tmp_path):
+    arguments = ["--layout", "severstal", "--out", str(tmp_path / "out"), "--num", "6"]
+    assert load_script().main(arguments) == 0
+    found = DATASETS["severstal"](tmp_path / "out", mask_size=(128, 128))
+    crops = {f"{c.photo:04d}_{c.tile}": c for c in synthetic.segmentation_crops(6, 0)}
+    assert crops.keys() == {record.id for record in found.records}
+    for record in found.records:
+        drawn = read_image(io.BytesIO(record.mask.read_bytes()))
+        np.testing.assert_array_equal(drawn > 0, crops[record.id].mask > 0)
 
 
 def test_the_script_ends_with_2_and_no_traceback_on_a_folder_in_use(tmp_path):
