@@ -277,6 +277,11 @@ def _contradictions(run: Run) -> list[str]:
         problems.append(
             f"config.data.fold: expected 0 to {data.num_folds - 1}, found {data.fold}"
         )
+    elif data.fold and data.split != "kfold":
+        problems.append(
+            f"config.data.fold={data.fold} has no effect on config.data.split="
+            f"{data.split!r}; --config.data.split=kfold"
+        )
     if optim.plateau and not 0 < optim.plateau.factor < 1:
         problems.append(
             f"config.optim.plateau.factor: expected more than 0 and less than 1, found "

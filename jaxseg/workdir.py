@@ -115,8 +115,10 @@ def write_sweep(folder: Path, names: Iterable[str]) -> None:
 
 def sweep_folders(folder: Path) -> list[Path]:
     """The folders of a sweep's runs that have begun; [] for any other folder."""
-    path = folder / SWEEP
-    names = json.loads(path.read_text("utf-8"))["runs"] if path.is_file() else ()
+    try:
+        names = json.loads((folder / SWEEP).read_text("utf-8"))["runs"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or another program's
+        return []
     return [folder / n for n in names if (folder / n / "config.json").is_file()]
 
 

@@ -409,6 +409,7 @@ def test_a_batch_larger_than_the_training_part(refuse, tmp_path):
         ("data.split_seed=-1", "config.data.split_seed"),
         ("data.workers=-1", "config.data.workers"),
         ("data.num_folds=1", "config.data.num_folds"),
+        ("data.fold=1", "config.data.fold=1 has no effect on config.data.split="),
         ("data.std=(0,0,0)", "config.data.std"),
         ("data.augment.hflip.p=2.0", "config.data.augment.hflip.p"),
         ("data.augment.hflip.q=0.5", "did you mean data.augment.hflip.p?"),

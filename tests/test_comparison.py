@@ -147,6 +147,15 @@ def test_what_is_no_run_is_named(tmp_path):
         find_entries([str(tmp_path / "b"), str(tmp_path / "none*")])
 
 
+@pytest.mark.parametrize("text", ["[1]", "{", '{"method": "grid"}'])
+def test_the_sweep_of_another_program_is_no_run(tmp_path, text):
+    make_run(tmp_path / "a", pixels(0.9))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "sweep.json").write_text(text)
+    _, strangers = find_entries([str(tmp_path / "*")])
+    assert strangers == [str(tmp_path / "b")]
+
+
 def test_unknown_metrics_get_the_nearest_name(tmp_path):
     make_run(tmp_path / "a", pixels(0.9))
     with pytest.raises(InputError, match="did you mean iou/crack/pooled"):

@@ -234,7 +234,13 @@ def test_an_override_sets_and_makes_whole_numbers_floats(tree):
 
 
 def test_an_override_reaches_keys_with_a_default(load):
-    run = load(QUICKSTART, "data.num_folds=4", "data.fold=3", "train.log_every=5")
+    run = load(
+        QUICKSTART,
+        "data.split=kfold",
+        "data.num_folds=4",
+        "data.fold=3",
+        "train.log_every=5",
+    )
     assert (run.data.num_folds, run.data.fold, run.train.log_every) == (4, 3, 5)
 
 
