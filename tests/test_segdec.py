@@ -286,7 +286,7 @@ def test_a_unet_trains_at_full_size_with_few_masks_and_flips(folder, tmp_path):
         assert (target[~shown].reshape(-1, 128 * 136).max(axis=1) == 255).all()
         assert (batch["seg_weight"][target == 0] == 1).all()
     loop.train(built, tmp_path)
-    _, progress = loop.restore_best(built, tmp_path)
+    _, progress = loop.restore(built, tmp_path, "best")
     assert {"val/ap", "val/iou/crack/pooled"} <= progress.history[0].keys()
 
 
