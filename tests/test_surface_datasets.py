@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxseg.config import Data, Spec
 from jaxseg.data.check import check
-from jaxseg.data.images import encode_mask, read_mask
+from jaxseg.data.images import describe_image, encode_mask, read_mask
 from jaxseg.data.splits import make_split
 from jaxseg.datasets import DATASETS
 from jaxseg.datasets.drawing import BadShape, Blank, Drawing, make_runs
@@ -222,13 +222,21 @@ def test_dagm_label_images_need_their_image(tmp_path):
     assert "1 masks without one: Class1/Test/0009" in error.found
 
 
-def test_a_blank_mask_has_the_size_of_the_image_upright(tmp_path):
-    image = Image.fromarray(photo())
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_blank_mask_has_the_size_of_the_image_upright(tmp_path, suffix, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    image.save(tmp_path / "a.jpg", exif=exif)
-    mask = read_mask(Blank(tmp_path / "a.jpg").read_bytes())[0]
-    np.testing.assert_array_equal(mask, np.zeros(SIZE[::-1], np.uint8))
+    exif[0x0112] = orientation  # 6 and 8 are turned by 90 degrees
+    path = save(tmp_path / f"a{suffix}", photo(), exif=exif)
+    mask = read_mask(Blank(path).read_bytes())[0]
+    size = describe_image(path.read_bytes()).size
+    assert size == (SIZE if orientation < 5 else SIZE[::-1])
+    np.testing.assert_array_equal(mask, np.zeros(size, np.uint8))
+
+
+def test_a_blank_mask_overlooks_a_broken_exif_block(tmp_path):
+    path = save(tmp_path / "a.png", photo(), exif=b"Exif\0\0garbage!")
+    assert read_mask(Blank(path).read_bytes())[0].shape == SIZE
 
 
 # crack_segmentation, sorted by label.

@@ -7,6 +7,7 @@ shapes, whatever the version of Pillow's encoders.
 
 import collections
 import dataclasses
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -105,9 +106,10 @@ class Blank:
 
     def read_bytes(self) -> bytes:
         """A binary PGM image of the size of the image, upright."""
-        with Image.open(self.image) as picture:
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
-            size = picture.size[::-1] if turned else picture.size
+        # Bytes, not the path: of a path Pillow maps a TIFF and does not turn it.
+        picture = Image.open(io.BytesIO(self.image.read_bytes()))
+        picture.load()  # turns a TIFF upright, and only then drops its tag
+        size = picture.size[::-1] if _is_turned(picture) else picture.size
         return _to_pgm(Image.new("L", size, 0))
 
 
@@ -235,6 +237,14 @@ def _is_point(point) -> bool:
             for n in point
         )
     )
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """Whether height and width change places when it is shown."""
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except Exception:  # a broken EXIF block does not spoil the pixels
+        return False
 
 
 def _to_pgm(picture: Image.Image) -> bytes:
