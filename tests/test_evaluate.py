@@ -10,6 +10,7 @@ from jaxseg import experiment, steps, train_state
 from jaxseg.augment import make_normalize
 from jaxseg.data.pipeline import EvalLoader
 from jaxseg.evaluate import collect_counts
+from jaxseg.report.predictions import predictions
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,18 @@ def test_counts_are_those_of_the_network_applied_by_hand(built, variables):
             # A score on the edge of two bins may round either way.
             assert np.abs(counts["histogram"][i, label] - expected).sum() <= 4
     np.testing.assert_array_equal(counts["label"], built.dataset.labels[positions])
+
+
+def test_predictions_come_one_by_one_in_order_and_without_padding(built, variables):
+    positions = built.split.indices("train")[[7, 2, 11, 3, 5, 0, 9, 1, 4, 6, 8]]
+    counts = counts_of(built, variables, 11, 1, positions)
+    seen = 0
+    for k, arrays in enumerate(predictions(built, variables, positions, "Testing")):
+        assert arrays["index"] == positions[k]
+        assert arrays["image"].shape == (32, 32, 3)
+        found = arrays["image_probs"]
+        np.testing.assert_allclose(found, counts["image_probs"][k], rtol=1e-5)
+        soft = (arrays["mask_probs"][..., 0] * (arrays["mask"] == 1)).sum()
+        np.testing.assert_allclose(soft, counts["soft_sums"][k, 0, 0], rtol=1e-4)
+        seen += 1
+    assert seen == 11
