@@ -199,6 +199,7 @@ def test_no_module_needs_tensorflow_or_torch(tmp_path):
     loaded = loaded_after(f"{without_torch}\nimport {', '.join(SOURCES)}", tmp_path)
     assert "flax" in loaded
     assert "tensorflow" not in loaded
+    assert "skimage" not in loaded  # 0.3 s, which only reports need
 
 
 def test_the_version_and_the_messages_come_without_jax_or_numpy(tmp_path):

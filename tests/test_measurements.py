@@ -34,8 +34,15 @@ class FindsBright:
         return {"seg_logits": 8 * image[..., :1]}
 
 
+class FindsThreeShades:
+    """The same for class 0 at 51, 1 at 128 and 2 at 204."""
+
+    def apply(self, variables, image, *, train):
+        return {"seg_logits": -20 * (image - np.array([[[[-1.2, 0.0, 1.2]]]])) ** 2}
+
+
 def build(folder, images, masks, **data):
-    """An experiment on drawn files, all of them in the test part if possible."""
+    """An experiment on drawn files."""
     for kind, pictures in (("images", images), ("masks", masks)):
         (folder / "data" / kind).mkdir(parents=True)
         for name, pixels in pictures.items():
@@ -46,12 +53,14 @@ def build(folder, images, masks, **data):
     record["model"]["image_head"] = False
     for key in ("num_photos", "seed"):
         del record["data"][key]
+    if len(data.get("classes", ())) > 2:
+        record["loss"] = dict(cross_entropy=dict(weight=1.0, class_weights=()))
     record["data"] |= dict(
         name="folder_segmentation", dir=str(folder / "data"), image_dir="images",
         mask_dir="masks", mask_suffix="", foreground="bright",
         classes=("background", "crack"), classes_file="", group_pattern="",
-        sampling="shuffle", augment={}, **data,
-    )  # fmt: skip
+        sampling="shuffle", augment={},
+    ) | data  # fmt: skip
     return experiment.build_experiment(parse(record))
 
 
@@ -77,8 +86,8 @@ def bars(shape, width, count=24):
     return shapes
 
 
-def collect(built, thresholds=HALF, part="train"):
-    built = dataclasses.replace(built, model=FindsBright())
+def collect(built, thresholds=HALF, part="train", network=FindsBright):
+    built = dataclasses.replace(built, model=network())
     counts, found = measurements.collect(built, {}, thresholds, part)
     ids = [built.dataset.ids[i] for i in built.split.indices(part)]
     return counts, found, ids
@@ -221,6 +230,32 @@ def test_ignored_pixels_are_measured_and_not_judged(tmp_path):
             [k] = [k for k, other in enumerate(ids) if other == name]
             np.testing.assert_allclose(found.thin[k]["lengths"][0], lengths)
     assert found.summary()["cldice/crack/per_image"] == 1
+
+
+def test_classes_are_measured_apart_and_need_no_threshold(tmp_path):
+    """Cracks and, away from them, spalls; a bar of one is no piece of the other."""
+    masks = {
+        name: mask.astype(int) for name, mask in bars((64, 64), 4, count=16).items()
+    }
+    for name, mask in masks.items():
+        mask[50 : 54 + len(name), 4:16] = 2
+    images = {
+        name: np.repeat((51 + 76.5 * mask)[..., None], 3, axis=2)
+        for name, mask in masks.items()
+    }
+    classes = ("background", "crack", "spall")
+    built = build(tmp_path, images, masks, image_size=(64, 64), classes=classes)
+    _, found, ids = collect(built, thresholds={}, network=FindsThreeShades)
+    for name, row in by_name(found, ids).items():
+        assert row["area/crack"] == (masks[name] == 1).sum()
+        assert row["area/spall"] == (masks[name] == 2).sum()
+        assert row["num_components/spall"] == 1
+        assert row["cldice/crack"] == row["cldice/spall"] == 1
+    crack = next(k for k, name in enumerate(ids) if name.startswith("bar"))
+    assert found.describe(crack)[0].startswith("1 x crack: length ")
+    assert "; 1 x spall: length " in found.describe(crack)[0]
+    summary = found.summary()
+    assert summary["f1_2px/spall/pooled"] == summary["f1_2px/crack/pooled"] == 1
 
 
 def test_the_files_of_a_judged_part_agree(tmp_path):
