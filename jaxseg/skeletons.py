@@ -133,8 +133,10 @@ def _trace(skeleton: np.ndarray, radius: np.ndarray, spacing) -> list[Branch]:
     }
     branches = []
     for path in _paths(along):
-        meets = [{int(node_of[j]) for j in neighbours[i]} - {-1} for i in path]
-        first, last = sorted(meets[0]), sorted(meets[-1])
+        first, last = (
+            sorted({int(node_of[j]) for j in neighbours[i]} - {-1})
+            for i in (path[0], path[-1])
+        )
         if len(path) == 1:
             first, last = first[:1], first[1:]
         line = [*(nodes[n] for n in first), *places[path], *(nodes[n] for n in last)]
