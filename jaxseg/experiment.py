@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -18,7 +17,6 @@ from jax.sharding import Mesh
 from jaxseg import (
     augment,
     class_weights,
-    metrics,
     misfits,
     optim,
     parallel,
@@ -26,31 +24,27 @@ from jaxseg import (
     steps,
     train_state,
 )
-from jaxseg.backend import resolve_precision
 from jaxseg.config import Run
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers
 from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
 from jaxseg.data.segmented import choose_masks
 from jaxseg.data.splits import Split, make_split, read_split
-from jaxseg.data.targets import TargetRule, target_fields
 from jaxseg.datasets import DATASETS
-from jaxseg.datasets.record import Listing
-from jaxseg.losses import LOSSES, make_loss
+from jaxseg.losses import LOSSES
 from jaxseg.models import MODELS
 from jaxseg.phases import (
     Phase,
     Size,
-    abstract_batch,
     progress_of,
     resize_batch,
     sizes_of,
     step_at,
 )
+from jaxseg.plan import make_plan, make_task
 from jaxseg.pretrained import load_start
-from jaxseg.schema import takes_loss
-from jaxseg.tasks import TASKS, Task, num_outputs
+from jaxseg.tasks import TASKS, Task
 from jaxseg.train_state import TrainState
-from jaxseg.types import Batch, Outputs
+from jaxseg.types import Batch
 
 SCHEMAS = parsing.Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
 
@@ -129,7 +123,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     Raises:
       InputError: the data, the split or a value of the config is wrong.
     """
-    plan = _plan(run)
+    plan = make_plan(run)
     mesh, listing, task, model = plan.mesh, plan.listing, plan.task, plan.model
     normalize, batch = plan.normalize, plan.batch
     dataset = load_dataset(listing, run.data, plan.rule)
@@ -143,7 +137,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     phases = tuple(_make_phases(run, dataset, record_split, chosen.hidden, batch, mesh))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
     counts = _count_classes(dataset, record_split)
-    task = _make_task(run, listing.classes, counts)
+    task = make_task(run, listing.classes, counts)
     eval_step = steps.make_eval_step(model, task, normalize)
     steps_before = partial(step_at, phases)
     schedule = optim.make_schedule(
@@ -164,14 +158,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         phases=phases,
         train_steps={
             phase.size.image_size: _make_train_step(
-                run,
-                phase.size.image_size,
-                model,
-                task,
-                optimizer,
-                normalize,
-                progress_of(phases),
-                mesh,
+                run, phase.size.image_size, model, task, optimizer, phases, mesh
             )
             for phase in phases
         },
@@ -183,74 +170,6 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
     )
-
-
-def refuse_misfits(run: Run) -> None:
-    """Raises InputError for what can be told without opening an image."""
-    _plan(run)
-
-
-class _Plan(NamedTuple):
-    """What is built before an image is opened; class weights are not known yet."""
-
-    precision: str
-    mesh: Mesh
-    listing: Listing
-    task: Task
-    rule: TargetRule | None  # how targets are made
-    model: nn.Module
-    normalize: Callable
-    batch: Batch  # shapes
-    variables: Any  # shapes
-
-
-def _plan(run: Run) -> _Plan:
-    mesh = parallel.make_mesh(run.train.batch_size)
-    precision = resolve_precision(run.train.precision)
-    scan = DATASETS[run.data.source.name]
-    listing = scan(Path(run.data.dir).expanduser(), **run.data.source.kwargs)
-    task = _make_task(run, listing.classes, np.ones(len(listing.classes)))
-    model = MODELS[run.model.network.name](
-        num_outputs(listing.classes), jnp.dtype(precision), **run.model.network.kwargs
-    ).clone(remat=run.train.remat)
-    has_masks = any(record.mask for record in listing.records)
-    normalize = augment.make_normalize(run.data.mean, run.data.std)
-    # Class weights may need the split; no check of this kind depends on their values.
-    variables, batch, rule = _refuse_misfits(
-        run, model, task, normalize, has_masks, mesh
-    )
-    return _Plan(
-        precision, mesh, listing, task, rule, model, normalize, batch, variables
-    )
-
-
-def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, has_masks, mesh):
-    """Refuses what needs no data to be told.
-
-    Returns:
-      Shapes of the network's variables and of a batch, and how targets are made.
-    """
-    misfits.refuse_values(run)
-    variables, outputs = _variables_and_outputs(run, model)
-    misfits.refuse_wrong_task(run, task, outputs, has_masks)
-    rule = task.targets and task.targets.for_network(outputs)
-    misfits.refuse_moved_targets(run, rule)
-    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
-    misfits.refuse_unknown_parts(run, variables["params"])
-    fields = target_fields(run.data.image_size, rule) if rule else {}
-    batch = abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
-    eval_step = steps.make_eval_step(model, task, normalize)
-    names = _metric_names(run, task, model, eval_step, batch)
-    misfits.refuse_unknown_monitor(run, names)
-    return variables, batch, rule
-
-
-def _make_task(run: Run, classes: tuple[str, ...], counts: Sequence[int]) -> Task:
-    make = TASKS[run.task.name]
-    if not takes_loss(make):
-        return make(classes, **run.task.kwargs)
-    loss = make_loss(class_weights.resolve(run.loss, counts))
-    return make(classes, loss, **run.task.kwargs)
 
 
 def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:
@@ -299,27 +218,6 @@ def _make_train_loader(
     return CropLoader(*arguments, crop=run.data.crop, **options)
 
 
-def _variables_and_outputs(
-    run: Run, model: nn.Module, image_size: tuple[int, int] | None = None
-) -> tuple[Any, Outputs]:
-    """Shapes of a network's variables and outputs, for one image."""
-    size = image_size or run.data.image_size
-    image = jnp.zeros((1, *size, run.data.channels))
-    outputs, variables = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), image, train=False)
-    )
-    return variables, outputs
-
-
-def _metric_names(run: Run, task: Task, model, eval_step, batch: Batch) -> list[str]:
-    """Names of the validation metrics, without data and without running anything."""
-    variables, _ = _variables_and_outputs(run, model)
-    shapes = jax.eval_shape(eval_step, variables, batch)
-    counts = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-    thresholds = task.choose_thresholds(counts)
-    return [*metrics.loss_summary(counts), *task.summarize(counts, thresholds)]
-
-
 def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
     def init() -> TrainState:
         return train_state.init_train_state(
@@ -339,7 +237,7 @@ def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
 
 
 def _make_train_step(
-    run: Run, image_size, model, task, optimizer, normalize, progress, mesh
+    run: Run, image_size, model, task, optimizer, phases: Sequence[Phase], mesh
 ) -> Callable:
     change = augment.make_augment(run.data.augment)
     step = steps.make_train_step(
@@ -347,12 +245,12 @@ def _make_train_step(
         task,
         optimizer,
         lambda key, batch: change(key, augment.shrink(batch, image_size)),
-        normalize,
+        augment.make_normalize(run.data.mean, run.data.std),
         seed=run.seed,
         accumulate=run.train.accumulate,
         ema_decay=run.train.ema_decay,
         parts=run.optim.parts or {},
         reduction=run.train.reduction,
-        progress=progress,
+        progress=progress_of(phases),
     )
     return parallel.compile_train_step(step, mesh)

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxseg import experiment, run, workdir
+from jaxseg import plan, run, workdir
 from jaxseg.config import Run
 from jaxseg.errors import InputError, shorten
 from jaxseg.progress import console
@@ -75,7 +75,7 @@ def _refuse_misfits(runs: Mapping[str, Run], folder: Path, restart: bool) -> Non
             if (folder / name / "config.json").is_file() and not restart:
                 workdir.refuse_other_config(folder / name, config)
             if _first_of_seeds(runs, name) == name:
-                experiment.refuse_misfits(config)
+                plan.make_plan(config)
         except InputError as error:
             problems.setdefault(str(error), (error, []))[1].append(name)
     if not problems:

@@ -49,6 +49,7 @@ FLOORS = {
     "workdir": 3.0,
     "phases": 3.5,
     "misfits": 3.7,
+    "plan": 3.8,
     "experiment": 4.0,
     "evaluate": 4.0,
     "infer": 4.0,
@@ -72,7 +73,7 @@ FENCES = {
     "tensorflow": set(),
     "torch": set(),
     # Outside models/ only for the annotation `nn.Module`, see the test below.
-    "flax.linen": {"models", "train_state", "steps", "experiment"},
+    "flax.linen": {"models", "train_state", "steps", "plan", "experiment"},
 }
 
 

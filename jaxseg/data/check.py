@@ -7,14 +7,13 @@ refused with the fix; how mask values become class ids is decided in `encoding`.
 import dataclasses
 import hashlib
 import json
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 
-from jaxseg.data import images, lookalikes
+from jaxseg.data import check_notes, images, lookalikes
 from jaxseg.data.encoding import (
     ValueCounts,
     count_values,
@@ -30,24 +29,6 @@ from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, shorten
 
 Progress = Callable[[Iterable, int, str], Iterable]
-
-_IMAGE_NOTES = {
-    "16-bit": "are 16-bit: scaled to 8 bit by /257 (colour: upper byte)",
-    "palette": "have a palette: expanded to colours",
-    "alpha": "have transparency: the alpha channel is dropped",
-    "grey": "are grey: repeated where three channels are asked for",
-    "CMYK": "are CMYK: converted to RGB",
-    "EXIF-rotated": "are turned upright by their EXIF orientation",
-    "several frames": "have several frames: the first is used",
-}
-_MASK_NOTES = {
-    "16-bit": "are 16-bit: values are kept, or divided by 257 where they are 0..65535",
-    "palette": "have a palette: its indices are the values, its colours are not used",
-    "palette: 0 is not black": "have a palette where 0 is not black: it is 0 still",
-    "alpha": "have transparency: the alpha channel is dropped",
-    "EXIF-rotated": "are turned upright by their EXIF orientation",
-    "several frames": "have several frames: the first is used",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +136,11 @@ def check(
     finished = _mark_lookalikes(finished, [item.thumbnail for item in kept])
     records, contrary = _set_contrary_aside(finished, on_corrupt)
     notes = (
-        *_file_notes([item.facts for item in kept], "images", _IMAGE_NOTES),
-        *_file_notes(mask_facts, "masks", _MASK_NOTES),
+        *check_notes.of_images([item.facts for item in kept]),
+        *check_notes.of_masks(mask_facts),
         *encoding_notes,
-        *_label_notes(records, [name for name, _ in contrary]),
-        *_blank_notes(blank, listing.max_blank),
+        *check_notes.of_labels(records, [name for name, _ in contrary]),
+        *check_notes.of_blank(blank, listing.max_blank),
     )
     skipped = (*listing.skipped, *blank, *broken, *contrary)
     return Checked(records, encoding, notes, skipped, _content_hash(records))
@@ -211,16 +192,6 @@ def _set_blank_aside(
     return kept, tuple(
         (item.record.id, reason.format(100 * item.blank)) for item in blank
     )
-
-
-def _blank_notes(blank: Sequence[tuple[str, str]], limit: float) -> list[str]:
-    if not blank:
-        return []
-    names = shorten(name for name, _ in blank)
-    return [
-        f"{len(blank)} images with over {100 * limit:g} % of pure white pixels are "
-        f"left out (data.max_blank): {names}"
-    ]
 
 
 def _set_broken_aside(
@@ -327,44 +298,6 @@ def _mark_lookalikes(
         else item
         for position, (item, other) in enumerate(zip(records, first, strict=True))
     )
-
-
-def _file_notes(
-    facts: Sequence[ImageFacts], what: str, sentences: dict[str, str]
-) -> list[str]:
-    found = Counter(note for fact in facts for note in fact.notes)
-    return [
-        f"{found[note]} of {len(facts)} {what} {sentence}"
-        for note, sentence in sentences.items()
-        if found[note]
-    ]
-
-
-def _label_notes(
-    records: Sequence[CheckedRecord], contrary: Sequence[str]
-) -> list[str]:
-    """Copies, copies with unequal labels, lookalikes, and what was set aside."""
-    same = defaultdict(list)
-    for item in records:
-        same[item.image_sha256].append(item)
-    copies = [item.record.id for group in same.values() for item in group[1:]]
-    unequal = [
-        " = ".join(f"{item.record.id} ({item.label})" for item in group)
-        for group in same.values()
-        if len({item.label for item in group}) > 1
-    ]
-    alike = [
-        f"{item.record.id} like {item.looks_like}"
-        for item in records
-        if item.looks_like and item.record.id not in copies
-    ]
-    found = {
-        "images are byte-identical copies of others": copies,
-        "groups of byte-identical images have contradictory labels": unequal,
-        "images like another one (saved again, or another exposure)": alike,
-        "images are left out, their masks contradict the label": contrary,
-    }
-    return [f"{len(n)} {text}: {shorten(n)}" for text, n in found.items() if n]
 
 
 def _content_hash(records: Sequence[CheckedRecord]) -> str:
