@@ -237,6 +237,24 @@ def test_the_dice_of_an_image_leaves_the_background_out():
     assert judge.foreground_dice({"decision": 1}, ("clean", "crack")) is None
 
 
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_wrong_decisions_are_drawn_before_poor_masks_and_unsure_scores(has_mask):
+    count, wrong, worst = 400, [7, 399], [50, 51, 52]
+    decision = np.zeros(count, np.int64)
+    decision[wrong] = 1
+    prediction, dice = np.full(count, 0.9), np.full(count, 0.8)
+    prediction[worst], dice[worst], dice[wrong] = 0.5, 0.1, 1.0
+    rows = {
+        "prediction": prediction,
+        "decision": decision,
+        "ground_truth": 0 * decision,
+    }
+    rows |= {"dice/crack": dice} if has_mask else {}
+    shown = judge._worth_showing(rows, BINARY)
+    assert len(shown) == len(set(shown)) == judge.MAX_OVERLAYS
+    assert {*wrong, *worst} <= set(shown)
+
+
 def test_titles_say_score_threshold_decision_truth_and_dice():
     assert overlays.describe(0.2, 0.5, "clean", "crack", None) == (
         "score 0.200 < threshold 0.500: clean",

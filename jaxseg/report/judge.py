@@ -246,8 +246,8 @@ def foreground_dice(rows: dict[str, Any], classes) -> Any:
 def _worth_showing(rows: dict[str, np.ndarray], classes) -> np.ndarray:
     """Positions of the images to draw: all, or the worst and an even choice.
 
-    Wrong decisions are worse than right ones, then counts the Dice of the mask, or
-    without masks how sure the decision was.
+    Wrong decisions are worse than right ones. Then counts the Dice of the mask; without
+    masks, sure mistakes come first and unsure right decisions after them.
     """
     num_images = len(rows["decision"])
     if num_images <= MAX_OVERLAYS:
@@ -255,7 +255,8 @@ def _worth_showing(rows: dict[str, np.ndarray], classes) -> np.ndarray:
     wrong = rows["decision"] != rows["ground_truth"]
     quality = foreground_dice(rows, classes)
     if quality is None:
-        quality = -np.abs(rows["prediction"] - 0.5)
+        sure = np.abs(rows["prediction"] - 0.5)
+        quality = np.where(wrong, -sure, sure)
     worst_first = np.lexsort((quality, ~wrong))
     half = MAX_OVERLAYS // 2
     others = np.setdiff1d(np.arange(num_images), worst_first[:half])
