@@ -54,7 +54,7 @@ class Data:
     val_fraction: float
     test_fraction: float
     sampling: Literal["shuffle", "balanced", "matched", "least_used"]
-    cache: Literal["auto", "none", "host"]
+    cache: Literal["auto", "none", "host", "device"]
     augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec
     num_segmented: int | None = None  # training masks of defects in use; None is all
@@ -119,6 +119,7 @@ class Train:
     grow_batch: bool = False  # small images come in batches of as many pixels
     # Kept for the gradient: everything, convolutions' outputs only, or blocks' only
     remat: Literal["none", "norms", "blocks"] = "none"
+    steps_per_call: int = 1  # in one program; the host looks between calls only
     log_every: int = 20  # steps between two looks at the loss
     preview: int = 4  # validation samples drawn every epoch; 0 is none
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,12 +21,18 @@ from jaxseg import (
     optim,
     parallel,
     parsing,
+    resident,
     steps,
     train_state,
 )
 from jaxseg.config import Run
 from jaxseg.data.dataset import Dataset, load_dataset, num_workers
-from jaxseg.data.pipeline import CropLoader, EvalLoader, TrainLoader
+from jaxseg.data.pipeline import (
+    CropLoader,
+    EvalLoader,
+    PlaceLoader,
+    TrainLoader,
+)
 from jaxseg.data.segmented import choose_masks
 from jaxseg.data.splits import Split, make_split, read_split
 from jaxseg.datasets import DATASETS
@@ -40,11 +46,11 @@ from jaxseg.phases import (
     sizes_of,
     step_at,
 )
-from jaxseg.plan import make_plan, make_task
+from jaxseg.plan import Plan, make_plan, make_task
 from jaxseg.pretrained import load_start
 from jaxseg.tasks import TASKS, Task
 from jaxseg.train_state import TrainState
-from jaxseg.types import Batch
+from jaxseg.types import Array
 
 SCHEMAS = parsing.Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
 
@@ -58,8 +64,10 @@ class Experiment:
       record_split: of its records, as split.csv has it; the same without crops.
       loss: the config's, with numbers for all class weights.
       phases: the batches to train on, from the first epoch to the last.
-      train_steps: by image size, compiled `(state, batch) -> (state, logs)` that gives
-        up the old state.
+      train_calls: by image size, compiled `(state, data, inputs) -> (state, logs)` that
+        makes as many steps as `inputs` [K, ...] is long and gives up the old state.
+      upload: puts the training part in the memory of the devices, as `data`; it is {}
+        where batches bring their pixels.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
       eval_step: compiled `(variables, batch) -> counts`.
@@ -77,7 +85,8 @@ class Experiment:
     model: nn.Module
     mesh: Mesh
     phases: tuple[Phase, ...]
-    train_steps: Mapping[tuple[int, int], Callable]
+    train_calls: Mapping[tuple[int, int], Callable]
+    upload: Callable[[], dict[str, Array]]
     init: Callable[[], TrainState]
     load_start: Callable[[], dict[str, Any] | None]
     eval_step: Callable
@@ -96,6 +105,12 @@ class Experiment:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             jax.eval_shape(self.init),
         )
+
+    def lower_call(self, phase: Phase, count: int, data: dict[str, Array]):
+        """The program of `count` train steps of a phase, ready to be compiled."""
+        inputs = parallel.abstract_steps(count, phase.abstract_batch, self.mesh)
+        call = self.train_calls[phase.size.image_size]
+        return call.lower(self.abstract_state(), data, inputs)
 
     @property
     def num_parameters(self) -> int:
@@ -124,44 +139,42 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
       InputError: the data, the split or a value of the config is wrong.
     """
     plan = make_plan(run)
-    mesh, listing, task, model = plan.mesh, plan.listing, plan.task, plan.model
-    normalize, batch = plan.normalize, plan.batch
-    dataset = load_dataset(listing, run.data, plan.rule)
-    record_split = _split(run, dataset, split_file)
-    parts = tuple(record_split.parts[record] for record in dataset.record_of)
-    train_labels = dataset.record_labels[record_split.indices("train")]
-    misfits.refuse_one_sided(run, train_labels)
-    chosen = choose_masks(dataset.records, record_split.indices("train"), run.data)
-    misfits.refuse_weak_labels(run, task, chosen)
-    split = Split(parts, (*record_split.notes, *chosen.notes))
-    phases = tuple(_make_phases(run, dataset, record_split, chosen.hidden, batch, mesh))
+    mesh, model, normalize = plan.mesh, plan.model, plan.normalize
+    data = _open_data(run, plan, split_file)
+    phases = tuple(_make_phases(run, plan, data))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
-    counts = _count_classes(dataset, record_split)
-    task = make_task(run, listing.classes, counts)
-    eval_step = steps.make_eval_step(model, task, normalize)
+    counts = _count_classes(data.dataset, data.record_split)
+    task = make_task(run, data.dataset.classes, counts)
     steps_before = partial(step_at, phases)
     schedule = optim.make_schedule(
         run.optim, step_at=steps_before, epochs=run.train.epochs
     )
     optimizer = optim.make_optimizer(run.optim, schedule, step_at=steps_before)
+    eval_step = steps.make_eval_step(model, task, normalize)
     predict_step = steps.make_predict_step(model, task, normalize)
+    gather = resident.gather if data.on_device else None
+    train_calls = {
+        size.image_size: steps.make_train_call(
+            _make_train_step(run, size, model, task, optimizer, phases), gather
+        )
+        for size in sizes_of(run)
+    }
     return Experiment(
         run=run,
         precision=plan.precision,
-        dataset=dataset,
-        split=split,
-        record_split=record_split,
+        dataset=data.dataset,
+        split=data.split,
+        record_split=data.record_split,
         task=task,
         loss=class_weights.resolve(run.loss, counts),
         model=model,
         mesh=mesh,
         phases=phases,
-        train_steps={
-            phase.size.image_size: _make_train_step(
-                run, phase.size.image_size, model, task, optimizer, phases, mesh
-            )
-            for phase in phases
+        train_calls={
+            size: parallel.compile_train_call(call, mesh)
+            for size, call in train_calls.items()
         },
+        upload=partial(_upload, data, mesh) if data.on_device else dict,
         init=_make_init(run, model, optimizer, mesh),
         load_start=functools.cache(
             lambda: load_start(run.model, run.data, plan.variables)
@@ -169,6 +182,37 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         eval_step=parallel.compile_batch_step(eval_step, mesh),
         predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
+    )
+
+
+class _OpenData(NamedTuple):
+    """The data, dealt out to the parts."""
+
+    dataset: Dataset
+    record_split: Split
+    split: Split
+    hidden: np.ndarray | None  # [number of records] bool: masks that are not used
+    on_device: bool  # pixels of the training part
+
+
+def _open_data(run: Run, plan: Plan, split_file: Path | None) -> _OpenData:
+    dataset = load_dataset(plan.listing, run.data, plan.rule)
+    record_split = _split(run, dataset, split_file)
+    train = record_split.indices("train")
+    misfits.refuse_one_sided(run, dataset.record_labels[train])
+    chosen = choose_masks(dataset.records, train, run.data)
+    misfits.refuse_weak_labels(run, plan.task, chosen)
+    on_device, note = resident.choose(run.data, dataset.source, len(train), plan.mesh)
+    parts = tuple(record_split.parts[record] for record in dataset.record_of)
+    notes = (*record_split.notes, *chosen.notes, *filter(None, [note]))
+    split = Split(parts, notes)
+    return _OpenData(dataset, record_split, split, chosen.hidden, on_device)
+
+
+def _upload(data: _OpenData, mesh: Mesh) -> dict[str, Array]:
+    dataset, train = data.dataset, data.record_split.indices("train")
+    return resident.upload(
+        dataset.source, dataset.record_labels, train, data.hidden, mesh
     )
 
 
@@ -188,34 +232,35 @@ def _split(run: Run, dataset: Dataset, split_file: Path | None) -> Split:
     return Split(tuple(read_split(split_file, dataset.records)))
 
 
-def _make_phases(
-    run: Run, dataset: Dataset, split: Split, hidden, batch: Batch, mesh: Mesh
-) -> Iterator[Phase]:
-    """`split` and `hidden` are of the records, `batch` of `train.batch_size` images."""
+def _make_phases(run: Run, plan: Plan, data: _OpenData) -> Iterator[Phase]:
     first_epoch, first_step = 0, 0
+    batch = resident.ABSTRACT_PLACES if data.on_device else plan.batch
     for size in sizes_of(run):
-        loader = _make_train_loader(run, size, dataset, split, first_epoch, hidden)
-        resized = jax.tree.map(partial(resize_batch, size.batch_size, mesh), batch)
-        phase = Phase(size, first_epoch, first_step, loader, resized)
+        loader = _make_train_loader(run, size, data, first_epoch)
+        inputs = jax.tree.map(partial(resize_batch, size.batch_size, plan.mesh), batch)
+        phase = Phase(size, first_epoch, first_step, loader, inputs)
         yield phase
         first_epoch, first_step = first_epoch + size.epochs, phase.stop
 
 
 def _make_train_loader(
-    run: Run, size: Size, dataset: Dataset, split: Split, first_epoch: int, hidden
+    run: Run, size: Size, data: _OpenData, first_epoch: int
 ) -> TrainLoader:
+    dataset = data.dataset
     options = dict(
         batch_size=size.batch_size,
         sampling=run.data.sampling,
         seed=run.seed,
         workers=num_workers(run.data),
         first_epoch=first_epoch,
-        hidden=hidden,
+        hidden=data.hidden,
     )
-    arguments = dataset.source, dataset.record_labels, split.indices("train")
-    if run.data.crop is None:
-        return TrainLoader(*arguments, **options)
-    return CropLoader(*arguments, crop=run.data.crop, **options)
+    train = data.record_split.indices("train")
+    arguments = dataset.source, dataset.record_labels, train
+    if run.data.crop is not None:
+        return CropLoader(*arguments, crop=run.data.crop, **options)
+    loader = PlaceLoader if data.on_device else TrainLoader
+    return loader(*arguments, **options)
 
 
 def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
@@ -237,14 +282,14 @@ def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
 
 
 def _make_train_step(
-    run: Run, image_size, model, task, optimizer, phases: Sequence[Phase], mesh
+    run: Run, size: Size, model, task, optimizer, phases: Sequence[Phase]
 ) -> Callable:
     change = augment.make_augment(run.data.augment)
-    step = steps.make_train_step(
+    return steps.make_train_step(
         model,
         task,
         optimizer,
-        lambda key, batch: change(key, augment.shrink(batch, image_size)),
+        lambda key, batch: change(key, augment.shrink(batch, size.image_size)),
         augment.make_normalize(run.data.mean, run.data.std),
         seed=run.seed,
         accumulate=run.train.accumulate,
@@ -253,4 +298,3 @@ def _make_train_step(
         reduction=run.train.reduction,
         progress=progress_of(phases),
     )
-    return parallel.compile_train_step(step, mesh)

@@ -7,9 +7,11 @@ checkpoint, so a run that was killed goes on as if nothing had happened.
 import collections
 import dataclasses
 import functools
+import itertools
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +31,8 @@ from jaxseg.tasks import Thresholds
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer, epoch_line
 
-STEPS_AHEAD = 2
-"""Steps that the host may be ahead of the device."""
+CALLS_AHEAD = 2
+"""Calls of some steps each that the host may be ahead of the device."""
 
 
 class Interrupted(Exception):
@@ -116,7 +118,8 @@ class _Training:
         self.writer = Writer(workdir, self.progress.history)
         self.signal_name = ""
         self.step = int(self.state.step)
-        self.compile_step = functools.cache(functools.partial(_compile, experiment))
+        self.data = experiment.upload()
+        self.compile_call = functools.cache(self._compile_call)
         self.val_loader = experiment.eval_loader("val")
         self.previews = Previews(experiment, workdir / "previews")
 
@@ -180,25 +183,26 @@ class _Training:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Steps to the end of the epoch; returns what they cost."""
         phase = phases.phase_of(self.experiment.phases, epoch)
-        compiled_step = self.compile_step(phase)
         stop = phase.first_step_of(epoch + 1)
-        todo = stop - self.step
+        todo, most = stop - self.step, self.config.steps_per_call
+        sizes = [min(most, todo - done) for done in range(0, todo, most)]
+        calls = {size: self.compile_call(phase, size) for size in set(sizes)}
         batches = phase.batches(self.step, stop)
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
-            for _ in track(range(todo), todo, f"Epoch {epoch + 1}", quiet=True):
+            for size in track(sizes, len(sizes), f"Epoch {epoch + 1}", quiet=True):
                 before = time.monotonic()
-                host_batch = next(batches)
+                host_batches = list(itertools.islice(batches, size))
                 waited += time.monotonic() - before
-                batch = parallel.put_batch(host_batch, self.experiment.mesh)
-                self.state, logs = compiled_step(self.state, batch)
+                inputs = parallel.put_steps(host_batches, self.experiment.mesh)
+                self.state, logs = calls[size](self.state, self.data, inputs)
                 unread.append((self.step, logs))
-                in_flight.append((host_batch, logs["loss"]))
-                _give_back(in_flight, phase, keep=STEPS_AHEAD)
-                self.step += 1
-                if len(unread) > self.config.log_every:
-                    self._read_losses(unread, keep=STEPS_AHEAD)
+                in_flight.append((host_batches, logs["loss"]))
+                _give_back(in_flight, phase, keep=CALLS_AHEAD)
+                self.step += size
+                if self.step - unread[0][0] > self.config.log_every:
+                    self._read_losses(unread, keep=CALLS_AHEAD)
                 if self.signal_name:
                     break
             self._read_losses(unread, keep=0)
@@ -211,16 +215,30 @@ class _Training:
             "input_wait": waited / seconds,
         }
 
+    def _compile_call(self, phase: Phase, count: int) -> Callable:
+        """So many train steps for one shape: they cannot be traced a second time."""
+        started = time.monotonic()
+        compiled = self.experiment.lower_call(phase, count, self.data).compile()
+        height, width = phase.size.image_size
+        several = f"{count} train steps" if count > 1 else "train step"
+        console.print(
+            f"- {several} for {phase.size.batch_size} x {height} x {width} compiled in "
+            f"{time.monotonic() - started:.1f} s"
+        )
+        return compiled
+
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
-        """Reads the losses of all but the last `keep` steps, which still run."""
+        """Reads the losses of all but the last `keep` calls, which still run."""
         while len(unread) > keep:
-            step, logs = unread.popleft()
-            values, sums = jax.device_get(logs), self.progress.loss_sums
-            if not math.isfinite(values["loss"]):
-                self._refuse_non_finite(step, float(values["loss"]))
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            self.progress.num_losses += 1
+            first, logs = unread.popleft()
+            values, sums = jax.device_get(logs), self.progress.loss_sums  # [K] each
+            bad = np.flatnonzero(~np.isfinite(values["loss"]))
+            if len(bad):
+                step = first + int(bad[0])
+                self._refuse_non_finite(step, float(values["loss"][bad[0]]))
+            for name, losses in values.items():
+                sums[name] = sums.get(name, 0.0) + float(losses.sum(dtype=np.float64))
+            self.progress.num_losses += len(values["loss"])
 
     def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
         experiment = self.experiment
@@ -328,22 +346,9 @@ class _Training:
 
 
 def _give_back(in_flight: collections.deque, phase: Phase, keep: int) -> None:
-    """Waits for all but the last `keep` steps and frees the buffers they read."""
+    """Waits for all but the last `keep` calls and frees the buffers they read."""
     while len(in_flight) > keep:
-        host_batch, loss = in_flight.popleft()
+        host_batches, loss = in_flight.popleft()
         jax.block_until_ready(loss)
-        phase.loader.buffers.give_back(host_batch)
-
-
-def _compile(experiment: Experiment, phase: Phase):
-    """The train step for this one shape: it cannot be traced a second time."""
-    started, size = time.monotonic(), phase.size
-    lowered = experiment.train_steps[size.image_size].lower(
-        experiment.abstract_state(), phase.abstract_batch
-    )
-    compiled = lowered.compile()
-    shape = f"{size.batch_size} x {size.image_size[0]} x {size.image_size[1]}"
-    console.print(
-        f"- train step for {shape} compiled in {time.monotonic() - started:.1f} s"
-    )
-    return compiled
+        for batch in host_batches:
+            phase.loader.give_back(batch)

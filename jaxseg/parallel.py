@@ -5,7 +5,7 @@ compiler inserts the collectives; nothing above this module knows how many devic
 are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -43,6 +43,11 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def split_steps(mesh: Mesh) -> NamedSharding:
+    """The batches of several steps [K, N, ...], each dealt out over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
     """Gives a host batch to the devices.
 
@@ -58,6 +63,38 @@ def compile_train_step(step: Callable, mesh: Mesh) -> Callable:
     return jax.jit(
         step,
         in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def put_steps(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> Batch:
+    """Gives the batches of consecutive steps to the devices, as [K, N, ...].
+
+    One batch is not copied first: see `put_batch`.
+    """
+    if len(batches) == 1:
+        stacked = {name: values[None] for name, values in batches[0].items()}
+    else:
+        stacked = {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+    return jax.device_put(stacked, split_steps(mesh))
+
+
+def abstract_steps(count: int, batch: Batch, mesh: Mesh) -> Batch:
+    """Shapes of what `put_steps` gives, for shapes of one batch."""
+    sharding = split_steps(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding),
+        batch,
+    )
+
+
+def compile_train_call(call: Callable, mesh: Mesh) -> Callable:
+    """`(state, data, inputs) -> (state, logs)`, compiled; the old state is given up."""
+    everywhere = replicated(mesh)
+    return jax.jit(
+        call,
+        in_shardings=(everywhere, everywhere, split_steps(mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )

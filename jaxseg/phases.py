@@ -37,7 +37,7 @@ class Phase:
       first_epoch: counted from 0.
       first_step: counted from 0, over all phases.
       loader: counts its steps and epochs from the first of the phase.
-      abstract_batch: shapes, dtypes and shardings of a training batch.
+      abstract_batch: shapes, dtypes and shardings of what the loader gives for a step.
     """
 
     size: Size

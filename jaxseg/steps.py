@@ -127,6 +127,28 @@ def _make_differentiate(gradient: Callable, accumulate: int) -> Callable:
     return whole_batch if accumulate == 1 else in_parts
 
 
+def make_train_call(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Logs]],
+    gather: Callable[[Batch, Batch], Batch] | None,
+) -> Callable[[TrainState, Batch, Batch], tuple[TrainState, Logs]]:
+    """Builds `(state, data, inputs) -> (state, logs)`, some steps in one program.
+
+    Args:
+      gather: `(data, inputs of one step) -> batch`; None where they are the batch.
+
+    Returns:
+      A function of `inputs` [K, ...] that makes K steps; its logs are [K].
+    """
+
+    def train_call(state: TrainState, data: Batch, inputs: Batch):
+        def one_step(state, chosen):
+            return train_step(state, gather(data, chosen) if gather else chosen)
+
+        return jax.lax.scan(one_step, state, inputs)
+
+    return train_call
+
+
 def make_eval_step(
     model: nn.Module, task: Task, normalize: Callable[[Batch], Batch]
 ) -> Callable[[Any, Batch], PerExample]:

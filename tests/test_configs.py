@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import experiment, parsing
+from jaxseg import experiment, parallel, parsing
 from jaxseg.train_state import inference_variables
 
 ROOT = Path(__file__).parent.parent
@@ -225,12 +225,13 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     number = sum(leaf.size for leaf in leaves)
     assert number == PARAMETERS.get(path.stem, number)
     phase = built.phases[-1]
-    batch, train_step = phase.abstract_batch, built.train_steps[phase.size.image_size]
-    new_state, logs = jax.eval_shape(train_step, state, batch)
+    batch, call = phase.abstract_batch, built.train_calls[phase.size.image_size]
+    inputs = parallel.abstract_steps(2, batch, built.mesh)
+    new_state, logs = jax.eval_shape(call, state, {}, inputs)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
-    assert logs["loss"].shape == ()
+    assert logs["loss"].shape == (2,)
     counts = jax.eval_shape(built.eval_step, inference_variables(state), batch)
     counts = {name: np.zeros(x.shape, x.dtype) for name, x in counts.items()}
     thresholds = built.task.choose_thresholds(counts)

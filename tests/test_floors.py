@@ -49,6 +49,7 @@ FLOORS = {
     "workdir": 3.0,
     "phases": 3.5,
     "misfits": 3.7,
+    "resident": 3.5,
     "plan": 3.8,
     "experiment": 4.0,
     "evaluate": 4.0,

@@ -382,14 +382,14 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     built = experiment.build_experiment(parse(record))
     training = loop._Training(built, tmp_path)
     (phase,) = built.phases
-    step = training.compile_step(phase)
+    call = training.compile_call(phase, 1)
 
-    def signalled(state, batch):
+    def signalled(*arguments):
         if training.step == phase.loader.steps_per_epoch - 1:
             training.signal_name = "SIGTERM"
-        return step(state, batch)
+        return call(*arguments)
 
-    training.compile_step = lambda phase: signalled
+    training.compile_call = lambda phase, count: signalled
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()

@@ -157,7 +157,7 @@ def open_source(
     'auto' decodes into the cache if the disk has room for twice its size.
 
     Raises:
-      InputError: mode 'host' and too little room on the disk.
+      InputError: mode 'host' or 'device', and too little room on the disk.
     """
     folder = cache_dir / "decoded" / f"{content_hash[:20]}-{decoder.key}"
     if mode == "none":

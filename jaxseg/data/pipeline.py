@@ -83,6 +83,10 @@ class TrainLoader:
         self.steps_per_epoch = self.num_samples // batch_size
         self.buffers = Buffers(source.decoder, batch_size)
 
+    def give_back(self, batch: HostBatch) -> None:
+        """Call it when nobody reads the batch any more."""
+        self.buffers.give_back(batch)
+
     def positions_of(self, step: int) -> np.ndarray:
         """Positions in the whole set of the samples of one step, [batch_size]."""
         return self._positions[self._places(step)[1]]
@@ -112,6 +116,21 @@ class TrainLoader:
     def _epoch_order(self, epoch: int) -> np.ndarray:
         labels = self._labels[self._positions]
         return epoch_order(labels, mode=self._sampling, seed=self._seed, epoch=epoch)
+
+
+class PlaceLoader(TrainLoader):
+    """The same samples without their pixels, which are on the devices.
+
+    A batch has `place` [batch_size] int32, among the training samples, and `index`.
+    """
+
+    def give_back(self, batch: HostBatch) -> None:
+        """Nothing is filled again."""
+
+    def _load(self, step: int) -> HostBatch:
+        _, places = self._places(int(step))
+        index = self._positions[places]
+        return {"place": places.astype(np.int32), "index": index.astype(np.int32)}
 
 
 class CropLoader(TrainLoader):
