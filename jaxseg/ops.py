@@ -5,7 +5,12 @@ function equals its plain `lax` form, values and gradients, to rounding; the pla
 is the oracle in the tests. Models call these and never `lax.conv_*` directly.
 """
 
+import contextlib
+import contextvars
 import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +20,53 @@ from jax import lax
 from jaxseg.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+Target = Literal["any platform", "translation"]
+
+_target: contextvars.ContextVar[Target | None] = contextvars.ContextVar(
+    "target", default=None
+)
+
+
+@contextlib.contextmanager
+def traced_for(target: Target) -> Iterator[None]:
+    """What is traced inside is for elsewhere, not for the machine at hand.
+
+    JAX remembers traces by function and would not notice: trace a new lambda.
+
+    Args:
+      target: 'any platform' leaves a choice of forms open until the platform is known;
+        'translation' keeps every call of this module whole, as a `lax.composite` named
+        'jaxseg.<function>' with its settings, for a translator to another format.
+        Neither has a gradient.
+    """
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def _translatable(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Arrays become parameters of the composite, settings its attributes."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if _target.get() != "translation":
+            return function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arrays = {k: v for k, v in bound.arguments.items() if hasattr(v, "dtype")}
+        settings = {k: v for k, v in bound.arguments.items() if k not in arrays}
+        whole = lax.composite(
+            lambda *values, **settings: function(
+                **dict(zip(arrays, values, strict=True)), **settings
+            ),
+            name=f"jaxseg.{function.__name__}",
+        )
+        return whole(*arrays.values(), **settings)
+
+    return call
 
 
 def same_padding(kernel: int) -> Padding:
@@ -23,6 +75,7 @@ def same_padding(kernel: int) -> Padding:
     return ((before, kernel - 1 - before),) * 2
 
 
+@_translatable
 def conv(image: Array, kernel: Array, *, stride: int = 1, padding: Padding) -> Array:
     """2-D convolution (cross-correlation).
 
@@ -43,6 +96,7 @@ def conv(image: Array, kernel: Array, *, stride: int = 1, padding: Padding) -> A
     return _canonical_conv(image, kernel, stride, padding)
 
 
+@_translatable
 def depthwise_conv(
     image: Array, kernel: Array, *, stride: int = 1, padding: Padding
 ) -> Array:
@@ -57,11 +111,20 @@ def depthwise_conv(
     Returns:
       [N, h, w, C].
     """
+    settings = {"stride": stride, "padding": padding}
+    if _target.get() == "any platform":
+        return lax.platform_dependent(
+            image,
+            kernel,
+            cpu=functools.partial(_shifted_depthwise, **settings),
+            default=functools.partial(_plain_depthwise, **settings),
+        )
     if jax.default_backend() != "cpu":
-        return _plain_depthwise(image, kernel, stride, padding)
+        return _plain_depthwise(image, kernel, **settings)
     return _shifted_depthwise(image, kernel, stride, padding)
 
 
+@_translatable
 def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
     """Max-pool [N, H, W, C] -> [N, h, w, C]; sizes that do not fit are floored.
 
@@ -76,6 +139,7 @@ def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
     return _pool_axis(_pool_axis(image, window, stride, axis=1), window, stride, axis=2)
 
 
+@_translatable
 def global_max(image: Array) -> Array:
     """The largest pixel of every channel: [N, H, W, C] -> [N, C].
 
@@ -87,6 +151,7 @@ def global_max(image: Array) -> Array:
     return jnp.take_along_axis(flat, place, axis=1)[:, 0]
 
 
+@_translatable
 def conv_transpose_2x2(image: Array, kernel: Array) -> Array:
     """Transposed convolution, 2x2, stride 2: one matrix product and depth-to-space.
 
@@ -102,11 +167,19 @@ def conv_transpose_2x2(image: Array, kernel: Array) -> Array:
     return blocks.reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
+@_translatable
 def upsample_nearest(image: Array) -> Array:
     """Every pixel four times: [N, H, W, C] -> [N, 2H, 2W, C]."""
     n, h, w, c = image.shape
     repeated = jnp.broadcast_to(image[:, :, None, :, None, :], (n, h, 2, w, 2, c))
     return repeated.reshape(n, 2 * h, 2 * w, c)
+
+
+@_translatable
+def upsample_bilinear(image: Array, factor: int) -> Array:
+    """[N, H, W, C] -> [N, factor H, factor W, C]; pixels are areas, edges repeat."""
+    n, h, w, c = image.shape
+    return jax.image.resize(image, (n, factor * h, factor * w, c), "bilinear")
 
 
 def _plain_conv(image: Array, kernel: Array, stride: int, padding: Padding) -> Array:

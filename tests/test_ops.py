@@ -240,3 +240,73 @@ def test_global_max_gives_its_gradient_to_the_first_maximum():
     np.testing.assert_array_equal(grad[0, :, :, 0], [[5.0, 0.0], [0.0, 0.0]])
     many = numbers(2, 5, 4, 3)
     np.testing.assert_array_equal(ops.global_max(many), many.max(axis=(1, 2)))
+
+
+def test_upsample_bilinear_interpolates_between_centres_of_pixels():
+    image = numbers(2, 3, 5, 2)
+    wanted = image.astype(np.float64)
+    for axis, size in ((1, 3), (2, 5)):
+        places = (np.arange(4 * size) + 0.5) / 4 - 0.5  # np.interp repeats the edges
+
+        def along(line, places=places, size=size):
+            return np.interp(places, np.arange(size), line)
+
+        wanted = np.apply_along_axis(along, axis, wanted)
+    found = ops.upsample_bilinear(image, 4)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+CALLS = {
+    "conv": (lambda x: ops.conv(x, numbers(3, 3, 4, 2), stride=2, padding=ONE)),
+    "depthwise_conv": (lambda x: ops.depthwise_conv(x, numbers(3, 3, 4), padding=ONE)),
+    "max_pool": (lambda x: ops.max_pool(x, 2, stride=2)),
+    "global_max": ops.global_max,
+    "conv_transpose_2x2": (lambda x: ops.conv_transpose_2x2(x, numbers(2, 2, 4, 3))),
+    "upsample_nearest": ops.upsample_nearest,
+    "upsample_bilinear": (lambda x: ops.upsample_bilinear(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_for_a_translation_every_call_stays_whole(name):
+    image = numbers(2, 6, 8, 4)
+    with ops.traced_for("translation"):
+        closed = jax.make_jaxpr(lambda x: CALLS[name](x))(image)
+    names = [eqn.params.get("name") for eqn in closed.jaxpr.eqns]
+    assert names == [f"jaxseg.{name}"]
+    (whole,) = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, image)
+    np.testing.assert_array_equal(whole, CALLS[name](image))
+    assert "composite" not in str(jax.make_jaxpr(lambda x: CALLS[name](x))(image))
+
+
+def test_settings_of_a_call_are_attributes():
+    with ops.traced_for("translation"):
+        closed = jax.make_jaxpr(lambda x: ops.max_pool(x, 2, stride=2))(
+            numbers(2, 6, 8, 4)
+        )
+    attributes = closed.jaxpr.eqns[0].params["attributes"]
+    settings = {key: jax.tree.unflatten(tree, flat) for key, flat, tree in attributes}
+    assert settings == {"window": 2, "stride": 2, "padding": 0}
+
+
+@pytest.mark.parametrize("platforms", [("cpu",), ("cuda",), ("cpu", "cuda", "tpu")])
+def test_for_any_platform_a_depthwise_conv_leaves_its_form_open(platforms):
+    image, kernel = numbers(2, 7, 9, 3), numbers(5, 5, 3, seed=1)
+    padding = ((2, 2), (2, 2))
+    with ops.traced_for("any platform"):
+        exported = jax.export.export(
+            jax.jit(lambda x: ops.depthwise_conv(x, kernel, stride=2, padding=padding)),
+            platforms=platforms,
+        )(image)
+    is_grouped = "feature_group_count = 3" in exported.mlir_module()
+    assert is_grouped == ("cuda" in platforms)
+    if "cpu" in platforms:
+        wanted = lax.conv_general_dilated(
+            image,
+            kernel[:, :, None],
+            (2, 2),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=3,
+        )
+        np.testing.assert_allclose(exported.call(image), wanted, rtol=0, atol=1e-5)

@@ -105,10 +105,9 @@ class SegDecNet(nn.Module):
                 name="mask_conv",
             )(volume)
             seg_map = FeatureNorm(name="mask_norm")(x)  # [N, H/8, W/8, 1] float32
-        full_size = (*image.shape[:3], 1)
         return {
             "seg_map": seg_map,
-            "seg_logits": jax.image.resize(seg_map, full_size, "bilinear"),
+            "seg_logits": ops.upsample_bilinear(seg_map, STRIDE),
             "cls_logits": self._decide(volume, seg_map),
         }
 
