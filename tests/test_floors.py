@@ -55,6 +55,7 @@ FLOORS = {
     "evaluate": 4.0,
     "infer": 4.0,
     "loop": 4.4,
+    "to_onnx": 3.0,
     "report": 4.3,
     "run": 4.6,
     "sweep": 4.7,
@@ -71,6 +72,7 @@ FENCES = {
     "skimage": {"skeletons"},
     "ml_collections": set(),
     "absl": set(),
+    "onnx": {"to_onnx"},
     "tensorflow": set(),
     "torch": set(),
     # Outside models/ only for the annotation `nn.Module`, see the test below.
