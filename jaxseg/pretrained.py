@@ -6,7 +6,7 @@ Files are safetensors. A pickle can run code when it is opened, so none ever is.
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,12 @@ def load_start(
     return unflatten_dict(loaded, sep="/")
 
 
-def save_smp(path: Path, network: config.Spec, variables: dict[str, Any]) -> None:
+def save_smp(
+    path: Path,
+    network: config.Spec,
+    variables: dict[str, Any],
+    facts: Mapping[str, str] | None = None,
+) -> None:
     """Writes a state dict that segmentation_models.pytorch's `Unet` loads strictly.
 
     Its EfficientNets hold a top that `Unet` never uses; zeros stand for it.
@@ -71,6 +76,7 @@ def save_smp(path: Path, network: config.Spec, variables: dict[str, Any]) -> Non
       path: of a safetensors file.
       network: an 'encoder_unet' in the form of that library.
       variables: of the network.
+      facts: metadata of the file.
 
     Raises:
       InputError: the library has no such network, or the path cannot be written.
@@ -90,7 +96,7 @@ def save_smp(path: Path, network: config.Spec, variables: dict[str, Any]) -> Non
         state["encoder._bn1.num_batches_tracked"] = np.zeros((), np.int64)
     temporary = path.with_name(f".{path.name}")
     try:
-        save_file(state, temporary)
+        save_file(state, temporary, facts)
         temporary.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)

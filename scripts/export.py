@@ -1,25 +1,24 @@
-"""Writes a trained model in the form of another program.
+"""Writes a trained model as one file for other programs.
 
-    python scripts/export.py --model runs/speedlines/model --format pytorch \\
-        --out speedlines.safetensors
+    python scripts/export.py --model runs/road/model --format onnx --out road.onnx
 
-pytorch: a state dict for `segmentation_models_pytorch.Unet`; after loading it there the
-logits are the same. Exit codes: 0 done; 2 wrong input; 1 a bug.
+stablehlo, onnx: from uint8 pixels to probabilities and decisions; normalisation,
+activation and threshold are inside. Any number of images, of any size that the size
+rule in the file allows. The file is run and compared with the model before it is kept.
+stablehlo is read by jax.export, of the JAX that wrote it and of the six months after;
+what ONNX has as metadata stands in FILE.json. They need pip install "jaxseg[stablehlo]"
+and "jaxseg[onnx]".
+safetensors: the weights with model.json as metadata. pytorch: a state dict for
+`segmentation_models_pytorch.Unet`; after loading it there the logits are the same.
+
+Exit codes: 0 done; 2 wrong input; 1 a bug, also when the file and the model differ.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import command_line
-
-USE = """\
-import segmentation_models_pytorch as smp
-from safetensors.torch import load_file
-
-model = smp.Unet("{encoder}", encoder_weights=None, classes={classes}, in_channels={c})
-model.load_state_dict(load_file("{path}"))
-model.eval()
-# input: (RGB in [0, 1] - {mean}) / {std}, size {size}; {decide}"""
 
 
 def run(arguments: list[str]) -> None:
@@ -29,37 +28,30 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--model", type=Path, required=True, help="the model/ folder of a finished run"
     )
-    parser.add_argument("--format", choices=("pytorch",), required=True)
+    parser.add_argument(
+        "--format",
+        choices=("stablehlo", "onnx", "safetensors", "pytorch"),
+        required=True,
+    )
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder of images to compare the file and the model on; else on noise",
+    )
     options = parser.parse_args(arguments)
 
-    from jaxseg import config, export, pretrained
+    from jaxseg import formats
 
-    variables, description = export.load_model(options.model)
-    keys = dict(description["model"])
-    network = config.Spec(keys.pop("name"), keys)
-    pretrained.save_smp(options.out, network, variables)
-    print(
-        f"{options.out} is written; to use it:\n\n{_example(options.out, description)}"
-    )
-
-
-def _example(path: Path, description: dict) -> str:
-    kept, classes = description["preprocessing"], description["classes"]
-    encoder = description["model"]["encoder"]
-    threshold = description["thresholds"].get("mask", {}).get("value")
-    return USE.format(
-        path=path,
-        encoder=encoder.removeprefix("smp_").replace("net_b", "net-b"),
-        classes=1 if len(classes) == 2 else len(classes),
-        c=kept["channels"],
-        mean=tuple(kept["mean"]),
-        std=tuple(kept["std"]),
-        size=tuple(kept["image_size"]),
-        decide=f"{classes[1]} where sigmoid(logit) >= {threshold:.4f}"
-        if threshold is not None
-        else "class = argmax of the logits",
-    )
+    try:
+        notes, example = formats.export_model(
+            options.model, options.format, options.out, options.images
+        )
+    except formats.Mismatch as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(1)
+    print(*(f"- {note}" for note in notes), f"\nto use it:\n\n{example}", sep="\n")
 
 
 if __name__ == "__main__":

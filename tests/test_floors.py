@@ -56,6 +56,7 @@ FLOORS = {
     "infer": 4.0,
     "loop": 4.4,
     "to_onnx": 3.0,
+    "formats": 4.0,
     "report": 4.3,
     "run": 4.6,
     "sweep": 4.7,
@@ -73,6 +74,7 @@ FENCES = {
     "ml_collections": set(),
     "absl": set(),
     "onnx": {"to_onnx"},
+    "onnxruntime": {"formats"},
     "tensorflow": set(),
     "torch": set(),
     # Outside models/ only for the annotation `nn.Module`, see the test below.
