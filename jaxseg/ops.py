@@ -5,68 +5,19 @@ function equals its plain `lax` form, values and gradients, to rounding; the pla
 is the oracle in the tests. Models call these and never `lax.conv_*` directly.
 """
 
-import contextlib
-import contextvars
 import functools
-import inspect
-from collections.abc import Callable, Iterator
-from typing import Literal
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.fourier import fourier_conv
+from jaxseg.tracing import target, translatable
 from jaxseg.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-Target = Literal["any platform", "translation"]
-
-_target: contextvars.ContextVar[Target | None] = contextvars.ContextVar(
-    "target", default=None
-)
-
-
-@contextlib.contextmanager
-def traced_for(target: Target) -> Iterator[None]:
-    """What is traced inside is for elsewhere, not for the machine at hand.
-
-    JAX remembers traces by function and would not notice: trace a new lambda.
-
-    Args:
-      target: 'any platform' leaves a choice of forms open until the platform is known;
-        'translation' keeps every call of this module whole, as a `lax.composite` named
-        'jaxseg.<function>' with its settings, for a translator to another format.
-        Neither has a gradient.
-    """
-    token = _target.set(target)
-    try:
-        yield
-    finally:
-        _target.reset(token)
-
-
-def _translatable(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Arrays become parameters of the composite, settings its attributes."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        if _target.get() != "translation":
-            return function(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        arrays = {k: v for k, v in bound.arguments.items() if hasattr(v, "dtype")}
-        settings = {k: v for k, v in bound.arguments.items() if k not in arrays}
-        whole = lax.composite(
-            lambda *values, **settings: function(
-                **dict(zip(arrays, values, strict=True)), **settings
-            ),
-            name=f"jaxseg.{function.__name__}",
-        )
-        return whole(*arrays.values(), **settings)
-
-    return call
 
 
 def same_padding(kernel: int) -> Padding:
@@ -75,7 +26,7 @@ def same_padding(kernel: int) -> Padding:
     return ((before, kernel - 1 - before),) * 2
 
 
-@_translatable
+@translatable
 def conv(image: Array, kernel: Array, *, stride: int = 1, padding: Padding) -> Array:
     """2-D convolution (cross-correlation).
 
@@ -91,12 +42,14 @@ def conv(image: Array, kernel: Array, *, stride: int = 1, padding: Padding) -> A
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         # As a matrix product its weight gradient is 3x faster on CPU.
         return jnp.einsum("nhwc,cd->nhwd", image[:, ::stride, ::stride], kernel[0, 0])
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or target():
         return _plain_conv(image, kernel, stride, padding)
+    if stride == 1 and _pays_as_spectrum(image, kernel):
+        return fourier_conv(image, kernel, padding)
     return _canonical_conv(image, kernel, stride, padding)
 
 
-@_translatable
+@translatable
 def depthwise_conv(
     image: Array, kernel: Array, *, stride: int = 1, padding: Padding
 ) -> Array:
@@ -112,7 +65,7 @@ def depthwise_conv(
       [N, h, w, C].
     """
     settings = {"stride": stride, "padding": padding}
-    if _target.get() == "any platform":
+    if target() == "any platform":
         return lax.platform_dependent(
             image,
             kernel,
@@ -124,7 +77,7 @@ def depthwise_conv(
     return _shifted_depthwise(image, kernel, stride, padding)
 
 
-@_translatable
+@translatable
 def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
     """Max-pool [N, H, W, C] -> [N, h, w, C]; sizes that do not fit are floored.
 
@@ -139,7 +92,7 @@ def max_pool(image: Array, window: int, stride: int, padding: int = 0) -> Array:
     return _pool_axis(_pool_axis(image, window, stride, axis=1), window, stride, axis=2)
 
 
-@_translatable
+@translatable
 def global_max(image: Array) -> Array:
     """The largest pixel of every channel: [N, H, W, C] -> [N, C].
 
@@ -151,7 +104,7 @@ def global_max(image: Array) -> Array:
     return jnp.take_along_axis(flat, place, axis=1)[:, 0]
 
 
-@_translatable
+@translatable
 def conv_transpose_2x2(image: Array, kernel: Array) -> Array:
     """Transposed convolution, 2x2, stride 2: one matrix product and depth-to-space.
 
@@ -167,7 +120,7 @@ def conv_transpose_2x2(image: Array, kernel: Array) -> Array:
     return blocks.reshape(n, 2 * h, 2 * w, kernel.shape[-1])
 
 
-@_translatable
+@translatable
 def upsample_nearest(image: Array) -> Array:
     """Every pixel four times: [N, H, W, C] -> [N, 2H, 2W, C]."""
     n, h, w, c = image.shape
@@ -175,11 +128,26 @@ def upsample_nearest(image: Array) -> Array:
     return repeated.reshape(n, 2 * h, 2 * w, c)
 
 
-@_translatable
+@translatable
 def upsample_bilinear(image: Array, factor: int) -> Array:
     """[N, H, W, C] -> [N, factor H, factor W, C]; pixels are areas, edges repeat."""
     n, h, w, c = image.shape
     return jax.image.resize(image, (n, factor * h, factor * w, c), "bilinear")
+
+
+def _pays_as_spectrum(image: Array, kernel: Array) -> bool:
+    """Whether a convolution of stride 1 is faster as a product of spectra, on CPU.
+
+    So it is for SegDecNet's 15x15 convolution of 64 to 1024 channels at 80x29 pixels:
+    value and gradients of 8 images take a sixth of the time of `_canonical_conv` in
+    float32 and a half in bfloat16, those of one image a half in float32. One image in
+    bfloat16, or 16x16 pixels, have too few pixels to earn the spectrum of the kernel.
+    Sums of 15 convolutions of one row, or of matrix products with a row of patches, are
+    in between. docs/benchmarks.md and `scripts/benchmark.py conv` have figures.
+    """
+    num_pixels = math.prod(image.shape[:3])
+    enough = 1_024 if image.dtype == jnp.float32 else 8_192
+    return math.prod(kernel.shape[:2]) >= 15 * 15 and num_pixels >= enough
 
 
 def _plain_conv(image: Array, kernel: Array, stride: int, padding: Padding) -> Array:

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py step --model unet --against torch
     python scripts/benchmark.py augment
+    python scripts/benchmark.py conv
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
 
@@ -45,6 +46,8 @@ METHODS = {
     "float32 from the same weights, and their losses have to agree.",
     "augment": "The step of jaxseg alone, as above, with other augmentations. The "
     "ratio is how many times as long a step takes with them.",
+    "conv": "SegDecNet's convolution of 15x15 taps, 64 to 1024 channels, at an eighth "
+    "of 640x232 pixels: value and gradients for the image and for the kernel.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
     "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "
     "allocated by NumPy, three in flight, whose memory the C library hands out again; "
@@ -150,6 +153,16 @@ def augment(options: argparse.Namespace) -> dict:
     return {"what": what, "images": options.batch} | summarize(blocks)
 
 
+def conv(options: argparse.Namespace) -> dict:
+    """The ways to compute one convolution with a large kernel."""
+    from benchmark_conv import make_contestants
+
+    ways = make_contestants(options.batch, (80, 29), options.precision)
+    blocks = measure(ways, options.pairs)
+    what = f"15x15 convolution, {options.batch}x80x29, {options.precision}"
+    return {"what": what, "images": options.batch} | summarize(blocks)
+
+
 def read_input(options: argparse.Namespace) -> dict:
     """Batches from the decoded cache and from JPEG, on one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -251,13 +264,15 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = add_command("step", "a training step, alone or against PyTorch", step)
     changes = add_command("augment", "what augmentation costs in a step", augment)
+    taps = add_command("conv", "ways to compute a 15x15 convolution", conv)
     for command, size in ((train, 128), (changes, 256)):
         command.add_argument("--model", choices=benchmark_step.NETWORKS, default="unet")
         command.add_argument(
-            "--batch", type=at_least(1), default=8, help="images (default: 8)"
-        )
-        command.add_argument(
             "--size", type=at_least(1), default=size, help=f"pixels (default: {size})"
+        )
+    for command in (train, changes, taps):
+        command.add_argument(
+            "--batch", type=at_least(1), default=8, help="images (default: 8)"
         )
         command.add_argument(
             "--precision",
@@ -288,11 +303,11 @@ def make_parser() -> argparse.ArgumentParser:
     run = add_command("start", "imports and the time to the first step", start)
     command_line.add_config_argument(run)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
-    for command in (train, changes, images):
+    for command in (train, changes, taps, images):
         command.add_argument(
             "--pairs", type=at_least(1), default=9, help="blocks of each (default: 9)"
         )
-    for command in (train, changes, images, run):
+    for command in (train, changes, taps, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )

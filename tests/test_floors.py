@@ -18,6 +18,8 @@ FLOORS = {
     "paths": 0.0,
     "progress": 0.0,
     "backend": 0.0,
+    "fourier": 0.3,
+    "tracing": 0.3,
     "ops": 0.5,
     "distances": 0.5,
     "skeletons": 0.5,

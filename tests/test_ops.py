@@ -7,6 +7,8 @@ import pytest
 from jax import lax
 
 from jaxseg import ops
+from jaxseg.fourier import fourier_conv
+from jaxseg.tracing import traced_for
 
 NONE = ((0, 0), (0, 0))
 ONE = ((1, 1), (1, 1))
@@ -121,6 +123,51 @@ def test_conv_inside_a_scan_equals_the_plain_form(stride):
         return total
 
     assert_equal(in_scan(ops.conv), in_scan(plain_conv), (images, kernel), 2e-6)
+
+
+# One tile, several tiles of one height, tiles that reach beyond the image.
+SPECTRA = [
+    ((16, 18), (15, 15), ((7, 7), (7, 7))),
+    ((40, 19), (5, 4), ((2, 2), (1, 2))),
+    ((37, 21), (3, 15), ((0, 4), (7, 0))),
+]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("size", "taps", "padding"), SPECTRA)
+def test_a_product_of_spectra_equals_the_plain_form(size, taps, padding, dtype):
+    image = numbers(2, *size, 3, dtype=dtype)
+    kernel = numbers(*taps, 3, 4, dtype=dtype, seed=1)
+
+    def plain(image, kernel):
+        return plain_conv(image, kernel, 1, padding)
+
+    def ours(image, kernel):
+        return fourier_conv(image, kernel, padding)
+
+    tolerance = 5e-6 if dtype == jnp.float32 else 2e-2
+    assert_equal(ours, plain, (image, kernel), tolerance)
+
+
+def test_large_kernels_over_many_pixels_are_convolved_as_spectra():
+    def primitives(size, side, dtype=jnp.float32):
+        image = jnp.zeros((*size, 2), dtype)
+        kernel = jnp.zeros((side, side, 2, 3), dtype)
+        convolve = functools.partial(ops.conv, padding=ops.same_padding(side))
+        return str(jax.make_jaxpr(convolve)(image, kernel))
+
+    as_spectrum = [
+        "complex64" in text or "c64" in text
+        for text in (
+            primitives((1, 80, 29), 15),
+            primitives((1, 16, 16), 15),
+            primitives((8, 16, 16), 15),
+            primitives((8, 80, 29), 5),
+            primitives((1, 80, 29), 15, jnp.bfloat16),
+            primitives((8, 80, 29), 15, jnp.bfloat16),
+        )
+    ]
+    assert as_spectrum == [True, False, True, False, False, True]
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5])
@@ -270,7 +317,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_for_a_translation_every_call_stays_whole(name):
     image = numbers(2, 6, 8, 4)
-    with ops.traced_for("translation"):
+    with traced_for("translation"):
         closed = jax.make_jaxpr(lambda x: CALLS[name](x))(image)
     names = [eqn.params.get("name") for eqn in closed.jaxpr.eqns]
     assert names == [f"jaxseg.{name}"]
@@ -280,7 +327,7 @@ def test_for_a_translation_every_call_stays_whole(name):
 
 
 def test_settings_of_a_call_are_attributes():
-    with ops.traced_for("translation"):
+    with traced_for("translation"):
         closed = jax.make_jaxpr(lambda x: ops.max_pool(x, 2, stride=2))(
             numbers(2, 6, 8, 4)
         )
@@ -293,7 +340,7 @@ def test_settings_of_a_call_are_attributes():
 def test_for_any_platform_a_depthwise_conv_leaves_its_form_open(platforms):
     image, kernel = numbers(2, 7, 9, 3), numbers(5, 5, 3, seed=1)
     padding = ((2, 2), (2, 2))
-    with ops.traced_for("any platform"):
+    with traced_for("any platform"):
         exported = jax.export.export(
             jax.jit(lambda x: ops.depthwise_conv(x, kernel, stride=2, padding=padding)),
             platforms=platforms,

@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 from jax import export
 
-from jaxseg import ops
 from jaxseg.formats.finished import Finished
 from jaxseg.formats.packages import refuse_missing
 from jaxseg.formats.parity import Run
+from jaxseg.tracing import traced_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -38,7 +38,7 @@ def write(model: Finished, path: Path) -> None:
       InputError: the package that jax.export needs is missing.
     """
     refuse_missing("flatbuffers", extra="stablehlo")
-    with ops.traced_for("any platform"):
+    with traced_for("any platform"):
         exported = export.export(
             jax.jit(lambda image: model.forward(model.variables, image)),
             platforms=PLATFORMS,

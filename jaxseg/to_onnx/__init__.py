@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import ops
 from jaxseg.to_onnx.graph import Graph, Node, Value
 from jaxseg.to_onnx.jaxprs import translate
+from jaxseg.tracing import traced_for
 
 OPSET, IR = 18, 8  # of ONNX 1.13 (2022); newer runtimes read them
 
@@ -39,7 +39,7 @@ def to_onnx(
       InputError: the network has an operation that is not translated.
       ImportError: the package onnx is not installed.
     """
-    with ops.traced_for("translation"):
+    with traced_for("translation"):
         closed, outputs = jax.make_jaxpr(
             lambda variables, image: forward(variables, image), return_shape=True
         )(variables, image)
