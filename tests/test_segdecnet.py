@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxseg.data.targets import downsize
 from jaxseg.errors import InputError
-from jaxseg.models.segdecnet import FeatureNorm, segdecnet
+from jaxseg.models.segdecnet import FeatureNorm, enlarge, segdecnet
 
 
 def network(adjust_gradient=True, variant="released", dtype=jnp.float32):
@@ -181,3 +182,22 @@ def test_with_adjustment_the_decision_never_moves_the_segmentation(variables, im
         assert (np.abs(leaf).max() > 0) == is_decision, name
         if not is_decision and name != "mask_norm/bias":
             assert np.abs(free[name]).max() > 0, name
+
+
+def test_the_enlarged_map_lies_where_its_target_was_made():
+    """Coarse targets of blobs, enlarged, are centred on the blobs to half a pixel."""
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        y, x = rng.uniform(40, 88, 2)
+        rows, columns = np.indices((128, 128))
+        blob = ((rows - y) ** 2 + (columns - x) ** 2 < 10**2).astype(np.float32)
+        coarse = jnp.asarray(downsize(blob))[None, ..., None]
+        large = np.asarray(enlarge(coarse))[0, ..., 0]
+        found = [(large * axis).sum() / large.sum() for axis in (rows, columns)]
+        expected = [(blob * axis).sum() / blob.sum() for axis in (rows, columns)]
+        np.testing.assert_allclose(found, np.subtract(expected, 0.5), atol=0.2)
+
+
+def test_the_enlarged_map_repeats_its_edge():
+    flat = np.asarray(enlarge(jnp.full((1, 3, 4, 1), 2.0)))
+    np.testing.assert_array_equal(flat, np.full((1, 24, 32, 1), 2.0))

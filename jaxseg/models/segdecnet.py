@@ -107,7 +107,7 @@ class SegDecNet(nn.Module):
             seg_map = FeatureNorm(name="mask_norm")(x)  # [N, H/8, W/8, 1] float32
         return {
             "seg_map": seg_map,
-            "seg_logits": ops.upsample_bilinear(seg_map, STRIDE),
+            "seg_logits": enlarge(seg_map),
             "cls_logits": self._decide(volume, seg_map),
         }
 
@@ -142,6 +142,19 @@ class SegDecNet(nn.Module):
         uniform = _uniform(1 / 66**0.5)
         dense = nn.Dense(1, kernel_init=uniform, bias_init=uniform, name="decision")
         return dense(jnp.concatenate(features, axis=-1))  # [N, 66] -> [N, 1]
+
+
+def enlarge(seg_map: Array) -> Array:
+    """[N, h, w, 1] -> [N, 8h, 8w, 1], linear between the middles of the windows.
+
+    Value k is learnt from a window centred on pixel 8k, not on the middle of a block of
+    8, so the map is moved by half a block (and half a pixel, which is left).
+    """
+    padded = jnp.pad(seg_map, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    start = STRIDE // 2
+    large = ops.upsample_bilinear(padded, STRIDE)
+    h, w = (STRIDE * side for side in seg_map.shape[1:3])
+    return large[:, start : start + h, start : start + w]
 
 
 def check_size(size: tuple[int, int]) -> None:
