@@ -17,17 +17,21 @@ three eighths without weight; strips instead of a volume.
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from PIL import Image
 
 from jaxseg import parallel
 from jaxseg.errors import InputError
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Strip = tuple[int, np.ndarray]
+
+STRIP_PIXELS = 2**22  # of enlarged probabilities at a time
 
 SIGMA = 1 / 8
 """Standard deviation of the weights in tile sides, as in nnU-Net."""
@@ -101,11 +105,35 @@ def predict_strips(
 
     The caller owns the strips; together they are the image, each row once.
     """
-    _refuse_misfits(tile, overlap, stride)
+    refuse_misfits(tile, overlap, stride)
     tops = _starts(image.shape[0], tile[0], overlap, stride)
     lefts = _starts(image.shape[1], tile[1], overlap, stride)
     weights = _weights(tile[0], overlap, tops), _weights(tile[1], overlap, lefts)
     return _blend(predict, image, tile, batch_size, tops, lefts, weights)
+
+
+def enlarge(probs: np.ndarray, size: tuple[int, int]) -> Iterator[Strip]:
+    """[h, w, K] float32 resized bilinearly to a size, from top to bottom.
+
+    Yields:
+      `(first row, [rows, W, K] float32)`, at most `STRIP_PIXELS` at a time.
+    """
+    height, width = size
+    if probs.shape[:2] == size:
+        yield 0, probs
+        return
+    channels = [
+        Image.fromarray(np.ascontiguousarray(c)) for c in np.moveaxis(probs, -1, 0)
+    ]
+    rows, ratio = max(STRIP_PIXELS // width, 1), probs.shape[0] / height
+    for top in range(0, height, rows):
+        stop = min(top + rows, height)
+        box = (0, top * ratio, probs.shape[1], stop * ratio)
+        strip = [
+            np.asarray(c.resize((width, stop - top), Image.Resampling.BILINEAR, box))
+            for c in channels
+        ]
+        yield top, np.stack(strip, axis=-1)
 
 
 def _blend(predict, image, tile, batch_size, tops, lefts, weights) -> Iterator[Strip]:
@@ -127,14 +155,24 @@ def _blend(predict, image, tile, batch_size, tops, lefts, weights) -> Iterator[S
 
 
 def _predicted(predict, image, tile, batch_size, tops, lefts):
-    """(i, j, probabilities) of every tile, row by row, in full batches."""
+    """(i, j, probabilities) of every tile, row by row, in full batches.
+
+    The next batch is computed while the caller blends the last one.
+    """
     places = itertools.product(range(len(tops)), range(len(lefts)))
-    while chunk := list(itertools.islice(places, batch_size)):
+
+    def next_batch():
+        chunk = list(itertools.islice(places, batch_size))
         tiles = [_read_tile(image, tops[i], lefts[j], tile) for i, j in chunk]
         tiles += tiles[:1] * (batch_size - len(tiles))  # fills the last batch
-        probs = predict(np.stack(tiles))
-        for (i, j), one in zip(chunk, probs, strict=False):
-            yield i, j, one
+        return chunk, predict(np.stack(tiles)) if chunk else None
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next_batch)
+        while (batch := ahead.result())[0]:
+            ahead = pool.submit(next_batch)
+            for (i, j), probs in zip(*batch, strict=False):
+                yield i, j, probs
 
 
 def _read_tile(image: np.ndarray, top: int, left: int, tile) -> np.ndarray:
@@ -167,7 +205,8 @@ def _weights(tile: int, overlap: int, starts: list[int]) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _refuse_misfits(tile: tuple[int, int], overlap: int, stride: int) -> None:
+def refuse_misfits(tile: tuple[int, int], overlap: int, stride: int) -> None:
+    """Raises InputError where tile and overlap do not fit the network."""
     if any(side < stride or side % stride for side in tile):
         fitting = tuple(max(round(side / stride), 1) * stride for side in tile)
         raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from PIL import Image
 
 from jaxseg import (
@@ -167,8 +168,10 @@ def describe(
         "task": tree["task"],
         "classes": built.task.classes,
         "parameters": built.num_parameters,
+        "precision": built.precision,
         "preprocessing": {
             "image_size": data.image_size,
+            "source_size": np.median([r.size for r in built.dataset.records], axis=0),
             "channels": data.channels,
             "resize": "none" if data.crop else "bilinear, antialiased",
             "scale": 255,

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+import jaxseg
 from jaxseg import backend, experiment, loop, parsing, run, train_state, writer
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
@@ -262,6 +263,18 @@ def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
     assert set(described["thresholds"]) == {"mask", "image"}
     metrics = json.loads((workdir / "test" / "metrics.json").read_text())
     assert metrics["mask_threshold"] == described["thresholds"]["mask"]["value"]
+
+
+def test_the_saved_model_says_of_an_image_what_the_run_said(uninterrupted):
+    predictor = jaxseg.load(uninterrupted / "run" / "model", precision="float32")
+    images = {path.stem: path for path in uninterrupted.rglob("images/*.jpg")}
+    with (uninterrupted / "run" / "test" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 5
+    for row in rows[:8]:
+        result = predictor.predict(images[Path(row["name"]).name])
+        assert result.score == pytest.approx(float(row["prediction"]), abs=1e-5)
+        assert result.found == int(row["decision"])
 
 
 @pytest.fixture(scope="module")

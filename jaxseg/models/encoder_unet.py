@@ -73,10 +73,16 @@ class EncoderUNet(nn.Module):
     adjust_gradient: bool
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
+    stride = STRIDE
+
+    @property
+    def is_local(self) -> bool:
+        """No output depends on the size of the image; squeeze-excite averages it."""
+        return self.encoder.startswith("resnet") and not self.image_head
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
-        check_stride(image.shape[1:3], STRIDE)
+        check_stride(image.shape[1:3], self.stride)
         encoder = make_encoder(
             self.encoder,
             self.dtype,

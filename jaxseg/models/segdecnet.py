@@ -89,6 +89,8 @@ class SegDecNet(nn.Module):
     variant: str
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
+    stride = STRIDE
+    is_local = False  # FeatureNorm takes its statistics over the whole image
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:

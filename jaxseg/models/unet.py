@@ -86,9 +86,18 @@ class UNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
 
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def is_local(self) -> bool:
+        """No output depends on the size of the image, only on what is near."""
+        return self.norm != "group" and not self.image_head
+
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> Outputs:
-        check_stride(image.shape[1:3], 2 ** (len(self.widths) - 1))
+        check_stride(image.shape[1:3], self.stride)
         skips = []
         x = image.astype(self.dtype)
         for level in range(len(self.widths)):
