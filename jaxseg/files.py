@@ -62,8 +62,11 @@ def to_json(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
+def exclusive(path: Path, *, wait: bool, option: str = "--workdir") -> Iterator[None]:
     """Holds a lock file while the body runs; the system frees it when a process dies.
+
+    Args:
+      option: that names the folder of the lock, for the message.
 
     Raises:
       InputError: another process holds it and `wait` is False.
@@ -76,7 +79,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
             raise InputError(
                 f"{path.parent} to be used by one process",
                 "another process is working in it",
-                "wait for it to end, or choose another --workdir",
+                f"wait for it to end, or choose another {option}",
             ) from None
         yield
 

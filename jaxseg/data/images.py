@@ -10,7 +10,9 @@ conversion clips it to white), and a mask with a palette gives its indices, not 
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -44,6 +46,10 @@ _SWAPPED = np.array([1, 0, *range(2, 256)], np.uint8)
 
 class UnreadableImage(Exception):
     """These bytes are not a picture; the text says why, without naming the file."""
+
+
+class TooLarge(UnreadableImage):
+    """More pixels than `allow_pixels` allows: it could be made to fill the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,27 @@ class MaskEncoding:
     dark: bool = False
 
 
+def allow_pixels(count: int) -> None:
+    """Sets, for this process, how many pixels an image may have.
+
+    Pillow warns at half of it, which says nothing to a user who has set it.
+    """
+    Image.MAX_IMAGE_PIXELS = count / 2
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def count_pixels(path: Path) -> int:
+    """Height times width, from the header; 0 where it cannot be told.
+
+    `decode_image` says what is wrong with such a file.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            return picture.width * picture.height
+    except Exception:  # Pillow's readers raise any type on damaged bytes
+        return 0
+
+
 def open_picture(data: bytes) -> tuple[Image.Image, ImageFacts]:
     """The picture, upright, decoded to its last pixel so that a cut file is found.
 
@@ -95,8 +122,8 @@ def open_picture(data: bytes) -> tuple[Image.Image, ImageFacts]:
     except UnidentifiedImageError:
         raise UnreadableImage("is not an image of a known format") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise UnreadableImage(f"has over {limit:,} pixels: cut it into tiles") from None
+        limit = int(2 * Image.MAX_IMAGE_PIXELS)
+        raise TooLarge(f"has over {limit:,} pixels: cut it into tiles") from None
     except Exception as error:  # Pillow's readers raise any type on damaged bytes
         raise UnreadableImage(f"is cut short or damaged ({error})") from None
     _refuse_other_depths(picture)

@@ -1,0 +1,326 @@
+"""Whole folders through a network: files in, masks and tables out, as fast as it goes.
+
+Threads read the next images and write the last results while the device computes.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxseg import files
+from jaxseg.data.images import (
+    TooLarge,
+    UnreadableImage,
+    count_pixels,
+    decode_image,
+    decode_mask,
+)
+from jaxseg.errors import InputError, shorten
+from jaxseg.predict import annotations, pictures, table
+from jaxseg.predict.photos import Photo, in_order, list_photos
+from jaxseg.predict.predictor import Predictor
+from jaxseg.predict.result import Result
+from jaxseg.predict.store import Store, open_store
+from jaxseg.progress import console, duration, track
+
+MUCH_LARGER = 2  # times the images of the training
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is written beside masks and results.csv.
+
+    Attributes:
+      probabilities: as 16-bit PNG.
+      overlays: pictures for people.
+      annotations: 'labelme', 'coco' or ''.
+    """
+
+    probabilities: bool
+    overlays: bool
+    annotations: Literal["labelme", "coco", ""]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+    """A photo, and its pixels [h, w, C] or why there are none."""
+
+    photo: Photo
+    image: np.ndarray | None
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Predicted:
+    photo: Photo
+    image: np.ndarray
+    finish: Callable[[], Result]
+
+
+def predict_folder(
+    predictor: Predictor, images: Sequence[str], out: Path, wanted: Wanted
+) -> list[tuple[str, str]]:
+    """Predicts all images and writes what was found; goes on where it stopped.
+
+    Args:
+      images: folders, files and patterns.
+
+    Returns:
+      (source, reason) of the images that could not be read.
+
+    Raises:
+      InputError: no images; a folder of other results; wishes that do not fit.
+    """
+    _refuse_wishes(predictor, wanted)
+    photos = list_photos(images, out)
+    fix = "free some, then the same command goes on"
+    identity = _identity(predictor, photos[0])
+    with open_store(out, identity) as store, files.explain_full_disk(out, fix):
+        work = _Work(predictor, store, wanted)
+        rows = {p.source: store.row(p, work.files_of(p)) for p in photos}
+        todo = [photo for photo in photos if rows[photo.source] is None]
+        if len(todo) < len(photos):
+            console.print(f"- {len(photos) - len(todo)} images are done already")
+        skipped = []
+        if todo:
+            workers = os.cpu_count() or 1
+            with ThreadPoolExecutor(workers) as pool:
+                skipped = work.run(todo, pool)
+        rows |= {p.source: store.row(p, work.files_of(p)) for p in todo}
+        table.write_tables(store.out, list(rows.values()), skipped)
+        done = [photo for photo in photos if rows[photo.source] is not None]
+        if wanted.annotations == "labelme":
+            _write_labelme(store, done, predictor.classes)
+        elif wanted.annotations == "coco":
+            _write_coco(store, done, predictor.classes)
+    return skipped
+
+
+class _Work:
+    """What is done to every photo."""
+
+    def __init__(self, predictor: Predictor, store: Store, wanted: Wanted):
+        self._predictor, self._store, self._wanted = predictor, store, wanted
+        self._has_masks = "seg_logits" in predictor.trained.task.needs
+        self._has_warned = predictor.plan.tiled
+        # Overlays show the probabilities.
+        keeps = self._has_masks and (wanted.probabilities or wanted.overlays)
+        self._dtype = np.uint16 if keeps else None
+
+    def files_of(self, photo: Photo) -> list[Path]:
+        """All files of a photo, the mask first."""
+        kinds = [("masks", ".png")] if self._has_masks else []
+        if self._wanted.probabilities:
+            kinds += [(f"probabilities/{i}", ".png") for i in self._probability_ids()]
+        kinds += [("overlays", ".jpg")] if self._wanted.overlays else []
+        return [self._store.path(kind, photo.name, end) for kind, end in kinds]
+
+    def run(self, photos: list[Photo], pool: Executor) -> list[tuple[str, str]]:
+        """Predicts and writes; the images that could not be read."""
+        started = time.monotonic()
+        self._compile()
+        ready = time.monotonic()
+        skipped, pixels, done = [], 0, 0
+        read = self._readable(in_order(pool, self._read, photos, _pixels_of), skipped)
+        written = in_order(
+            pool, self._write, self._predict(read), lambda p: p.image[..., 0].size
+        )
+        for count in track(written, len(photos), "Predicting"):
+            pixels, done = pixels + count, done + 1
+        seconds = time.monotonic() - ready
+        console.print(
+            f"- {done} images in {duration(seconds)}: {done / seconds:.2f} images/s, "
+            f"{pixels / 1e6 / seconds:.2f} Mpixel/s, reading and writing included; "
+            f"compiled in {ready - started:.1f} s before"
+        )
+        return skipped
+
+    def _compile(self) -> None:
+        plan = self._predictor.plan
+        channels = self._predictor.trained.preprocessing.channels
+        empty = np.zeros((plan.batch_size, *plan.size, channels), np.uint8)
+        self._predictor.run(empty, plan.batch_size)
+
+    def _read(self, photo: Photo) -> _Read:
+        channels = self._predictor.trained.preprocessing.channels
+        try:
+            return _Read(photo, decode_image(photo.path.read_bytes(), channels))
+        except TooLarge as error:
+            return _Read(photo, None, f"{error}, or --max-pixels with a larger number")
+        except UnreadableImage as error:
+            return _Read(photo, None, str(error))
+        except OSError as error:
+            return _Read(photo, None, error.strerror)
+
+    def _readable(self, read: Iterator[_Read], skipped: list) -> Iterator[_Read]:
+        for item in read:
+            if item.image is None:
+                skipped.append((item.photo.source, item.problem))
+            else:
+                self._warn_of_scale(item)
+                yield item
+
+    def _predict(self, read: Iterator[_Read]) -> Iterator[_Predicted]:
+        """In batches over images where whole images are predicted.
+
+        The next batch is read and computed while the last one is written.
+        """
+        predictor = self._predictor
+        if predictor.plan.tiled:
+            for item in read:
+                result = predictor.tile(item.image, self._dtype)
+                yield _Predicted(
+                    item.photo, item.image, functools.partial(_same, result)
+                )
+            return
+        with ThreadPoolExecutor(1) as device:
+            previous = None
+            while batch := list(itertools.islice(read, predictor.plan.batch_size)):
+                inputs = np.stack([predictor.fit(item.image) for item in batch])
+                ahead = device.submit(predictor.run, inputs, predictor.plan.batch_size)
+                if previous:
+                    yield from self._unpack(*previous)
+                previous = batch, ahead
+            if previous:
+                yield from self._unpack(*previous)
+
+    def _unpack(self, batch: list[_Read], ahead) -> Iterator[_Predicted]:
+        outputs = ahead.result()
+        for i, item in enumerate(batch):
+            probs = {name: values[i] for name, values in outputs.items()}
+            size = item.image.shape[:2]
+            finish = functools.partial(self._predictor.finish, probs, size, self._dtype)
+            yield _Predicted(item.photo, item.image, finish)
+
+    def _write(self, item: _Predicted) -> int:
+        """Writes all files of a photo, then its line of the journal; its pixels."""
+        store, photo, result = self._store, item.photo, item.finish()
+        classes = result.classes
+        if self._has_masks:
+            path = store.path("masks", photo.name, ".png")
+            store.write(path, lambda p: pictures.save_mask(p, result.mask, classes))
+        if self._wanted.probabilities:
+            for i in self._probability_ids():
+                path = store.path(f"probabilities/{i}", photo.name, ".png")
+                levels = result.probabilities[..., i if len(classes) > 2 else 0]
+                store.write(path, lambda p, v=levels: pictures.save_probabilities(p, v))
+        if self._wanted.overlays:
+            path = store.path("overlays", photo.name, ".jpg")
+            store.write(
+                path,
+                lambda p: pictures.save_overlay(p, item.image, result, photo.source),
+            )
+        store.finish(photo, table.describe(photo, item.image.shape[:2], result))
+        return item.image[..., 0].size
+
+    def _probability_ids(self) -> range:
+        """Classes with a probability of their own: all but the background."""
+        return range(1, len(self._predictor.classes))
+
+    def _warn_of_scale(self, item: _Read) -> None:
+        """Says once that images are shrunk far more than those of the training."""
+        known = self._predictor.trained.preprocessing.source_size
+        sides = zip(item.image.shape[:2], known, strict=True)
+        factor = max(side / other for side, other in sides)
+        if self._has_masks and not self._has_warned and factor > MUCH_LARGER:
+            self._has_warned = True
+            height, width = item.image.shape[:2]
+            console.print(
+                f"WARNING: {item.photo.source} has {height} x {width} pixels, the "
+                f"images of the training about {known[0]:g} x {known[1]:g}; it is "
+                "shrunk that much more, and fine cracks vanish. With --tile it keeps "
+                "the scale of the training",
+                markup=False,
+            )
+
+
+def _same(result: Result) -> Result:
+    return result
+
+
+def _pixels_of(photo: Photo) -> int:
+    return count_pixels(photo.path)
+
+
+def _refuse_wishes(predictor: Predictor, wanted: Wanted) -> None:
+    for option, is_wanted in (
+        ("--probabilities", wanted.probabilities),
+        ("--format", wanted.annotations),
+    ):
+        if is_wanted and "seg_logits" not in predictor.trained.task.needs:
+            raise InputError(
+                f"a network with masks for {option}",
+                f"a {predictor.trained.network.name}, which classifies whole images; "
+                "results.csv has its probabilities",
+                f"leave out {option}",
+            )
+
+
+def _identity(predictor: Predictor, photo: Photo) -> dict[str, Any]:
+    """What results depend on, and what their names are relative to."""
+    plan = dataclasses.asdict(predictor.plan)
+    del plan["batch_size"]
+    root = os.fspath(photo.path).removesuffix(photo.source)
+    digest = predictor.trained.digest
+    return {"model": digest, "images": root, "precision": predictor.precision, **plan}
+
+
+def _write_labelme(store: Store, photos: list[Photo], classes: Sequence[str]) -> None:
+    """From the masks on the disk. A file that is there may be corrected: it stays."""
+
+    def write(photo: Photo) -> None:
+        place = store.path("labelme", photo.name, ".json")
+        if not place.is_file():
+            mask = _read_mask(store, photo)
+            store.write(
+                place,
+                lambda path: annotations.write_labelme(
+                    path, place, photo.path, mask, classes
+                ),
+            )
+
+    _for_each(write, photos)
+
+
+def _write_coco(store: Store, photos: list[Photo], classes: Sequence[str]) -> None:
+    """From the masks on the disk, so that it costs no prediction."""
+
+    def regions(photo: Photo):
+        mask = _read_mask(store, photo)
+        return photo.source, mask.shape, annotations.coco_regions(mask)
+
+    images = _for_each(regions, photos)
+    store.write(
+        store.out / "coco.json",
+        lambda path: annotations.write_coco(path, images, classes),
+    )
+
+
+def _read_mask(store: Store, photo: Photo) -> np.ndarray:
+    return decode_mask(store.path("masks", photo.name, ".png").read_bytes())
+
+
+def _for_each(work: Callable[[Photo], Any], photos: list[Photo]) -> list:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = in_order(pool, work, photos, _pixels_of)
+        return list(track(done, len(photos), "Tracing outlines", quiet=True))
+
+
+def refuse_broken(skipped: list[tuple[str, str]], total_path: Path) -> None:
+    """Raises InputError naming the images that could not be read, if any."""
+    if skipped:
+        listed = [f"{source} {reason}" for source, reason in skipped]
+        raise InputError(
+            "readable images; all others are predicted",
+            f"{len(skipped)} that are not: {shorten(listed)}",
+            f"mend them (they stand in {total_path / 'skipped.csv'}) and run the same "
+            "command again, or --on-corrupt skip",
+        )

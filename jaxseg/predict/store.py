@@ -1,0 +1,150 @@
+"""The folder of results: whose it is, what is done, writing that nothing can spoil.
+
+    predict.json     the model and how it was used; another one is refused
+    journal.jsonl    a line per image, written when all its files are there
+    masks/ probabilities/ overlays/ labelme/ coco.json results.csv skipped.csv
+
+A file takes its name when it is whole, so after a `kill -9` an image is done or it is
+not. Nothing is ever written outside the folder: names come without '..' (`photos`), and
+no link inside is followed.
+"""
+
+import contextlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxseg import files
+from jaxseg.errors import InputError
+from jaxseg.predict.photos import Photo
+
+IDENTITY, JOURNAL, LOCK, PARTIAL = "predict.json", "journal.jsonl", ".lock", ".partial"
+FIX = "--out with a new folder"
+
+
+class Store:
+    """Results of one model. Threads may share it."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self._rows = _read_journal(out / JOURNAL)
+        self._writing = threading.Lock()
+
+    def row(self, photo: Photo, wanted: list[Path]) -> dict[str, Any] | None:
+        """What was found in a photo, if it is done and has not changed since.
+
+        Args:
+          wanted: files that must be there.
+        """
+        entry = self._rows.get(photo.source)
+        if entry is None or not all(path.is_file() for path in [photo.path, *wanted]):
+            return None
+        return entry["row"] if entry["stamp"] == photo.stamp() else None
+
+    def finish(self, photo: Photo, row: Mapping[str, Any]) -> None:
+        """Notes that all files of a photo are written."""
+        entry = {"source": photo.source, "stamp": photo.stamp(), "row": dict(row)}
+        line = json.dumps(files.to_json(entry), allow_nan=False) + "\n"
+        with self._writing:
+            self._rows[photo.source] = entry
+            with (self.out / JOURNAL).open("a", encoding="ascii") as file:
+                file.write(line)
+
+    def path(self, kind: str, name: str, ending: str) -> Path:
+        """Where a result stands.
+
+        Raises:
+          InputError: behind a link.
+        """
+        path = self.out / kind / f"{name}{ending}"
+        for folder in path.relative_to(self.out).parents[:-1]:
+            if (self.out / folder).is_symlink():
+                raise InputError(
+                    "a folder of results without links in it",
+                    f"the link {self.out / folder}",
+                    f"rm '{self.out / folder}'",
+                )
+        return path
+
+    def write(self, path: Path, save: Callable[[Path], None]) -> None:
+        """Has `save` write a file, which takes its place when it is whole."""
+        partial = self.out / PARTIAL / f"{threading.get_ident()}{path.suffix}"
+        save(partial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def open_store(out: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
+    """The results in a folder, new or to go on with; no other process has it.
+
+    Args:
+      identity: the model, and what else changes its results.
+
+    Raises:
+      InputError: the folder holds other files or results of another model, is in use,
+        or cannot be written.
+    """
+    identity = json.loads(json.dumps(identity))
+    strangers = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if strangers and not (out / IDENTITY).is_file() and strangers != [LOCK]:
+        found = f"{out} holds {', '.join(strangers[:5])} and no {IDENTITY}"
+        raise InputError("a new folder, or one with results in it", found, FIX)
+    for name in (IDENTITY, JOURNAL, LOCK, PARTIAL):
+        if (out / name).is_symlink():
+            found = f"the link {out / name}"
+            raise InputError("a folder of results without links in it", found, FIX)
+    if (out / IDENTITY).is_file():
+        _refuse_other(out, identity)
+    try:
+        (out / PARTIAL).mkdir(parents=True, exist_ok=True)
+        (out / LOCK).touch()
+    except OSError as error:
+        found = f"{out}: {error.strerror}"
+        raise InputError("a folder that can be written", found, FIX) from None
+    with files.exclusive(out / LOCK, wait=False, option="--out"):
+        shutil.rmtree(out / PARTIAL)
+        (out / PARTIAL).mkdir()
+        try:
+            with files.atomic_file(out / IDENTITY) as file:
+                json.dump(identity, file, indent=2)
+            yield Store(out)
+        finally:
+            shutil.rmtree(out / PARTIAL)
+
+
+def _refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
+    try:
+        old = json.loads((out / IDENTITY).read_text(encoding="utf-8"))
+    except ValueError:
+        old = {}
+    different = [
+        f"{key}: {old.get(key)!r} there, {identity.get(key)!r} now"
+        for key in sorted(old.keys() | identity.keys())
+        if old.get(key) != identity.get(key)
+    ]
+    if different:
+        raise InputError(
+            f"the model, images and options that {out} was made with",
+            "\n  ".join([f"{len(different)} difference(s):", *different]),
+            FIX,
+        )
+
+
+def _read_journal(path: Path) -> dict[str, dict]:
+    """Entries by source; a line that was cut off is none, and is closed."""
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="ascii")
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="ascii") as file:
+            file.write("\n")
+    entries = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            entries[entry["source"]] = entry
+    return entries
