@@ -43,6 +43,9 @@ def save_overlay(path: Path, image: np.ndarray, result: Result, name: str) -> No
         picture = overlays.draw_decision(image, right=None, title=title)
     else:
         factor = math.ceil(max(image.shape[:2]) / overlays.PANEL_MAX)
+        if factor > 1:
+            height, width = image.shape[:2]
+            title += (f"drawn at 1/{factor} of its {height} x {width} pixels",)
         probs = shrink(result.probabilities, factor) / np.float32(65535)
         picture = overlays.draw_overlay(
             _reduce(image, factor),
