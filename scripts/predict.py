@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=178_956_970,
         help="larger images are refused, as they could fill the memory (default "
-        "%(default)s); a pixel takes about 10 bytes",
+        "%(default)s); a pixel takes 10 to 12 bytes",
     )
     return parser
 
