@@ -113,6 +113,14 @@ FUNCTIONS = {
         lambda x: x.sum(-1),
     ),
     "slice": (lambda x: jax.lax.slice_in_dim(x, 1, 3, axis=3), lambda x: x[..., 1:3]),
+    "slice from both ends": (
+        lambda x: jax.lax.slice_in_dim(x, 1, -2, axis=1),
+        lambda x: x[:, 1:-2],
+    ),
+    "last row": (
+        lambda x: jax.lax.slice_in_dim(x, -1, None, axis=1),
+        lambda x: x[:, -1:],
+    ),
     "one number for all": (
         lambda x: jnp.broadcast_to(x.sum(axis=(1, 2, 3), keepdims=True), x.shape),
         lambda x: np.broadcast_to(x.sum((1, 2, 3), keepdims=True), x.shape),

@@ -20,6 +20,7 @@ UNET = dict(
     decoder="transpose",
     head_kernel=1,
     image_head=False,
+    adjust_gradient=False,
 )
 JOINT_UNET = {**UNET, "image_head": True}
 SEGDECNET = dict(name="segdecnet", adjust_gradient=True, variant="released")
@@ -31,6 +32,7 @@ ENCODER_UNET = dict(
     bn_group=None,
     drop_path=0.0,
     image_head=False,
+    adjust_gradient=False,
 )
 CLASSIFIER = dict(
     name="classifier", encoder="resnet18", bn_group=None, drop_path=0.0, dropout=0.0

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import jaxseg
 from jaxseg import augment, export
 from jaxseg.config import Spec
-from jaxseg.errors import InputError, shorten
+from jaxseg.errors import InputError
 from jaxseg.formats.sizes import SizeRule, size_rule
-from jaxseg.models import MODELS
-from jaxseg.schema import freeze, keys_of, takes_loss
-from jaxseg.tasks import TASKS, Task, num_outputs
+from jaxseg.trained import restore
 from jaxseg.types import Array, Outputs
 
 DECISIONS = {
@@ -103,36 +101,30 @@ def read_finished(folder: Path) -> Finished:
     """Builds the network of a model folder around its weights.
 
     Raises:
-      InputError: no such folder, or a network that this version does not have.
+      InputError: as `trained.restore`.
     """
-    variables, description = export.load_model(folder)
-    keys = {key: freeze(value) for key, value in description["model"].items()}
-    network = Spec(keys.pop("name"), keys)
-    _refuse_unknown(network, folder)
-    classes = tuple(description["classes"])
-    model = MODELS[network.name](num_outputs(classes), jnp.float32, **keys)
-    kept = description["preprocessing"]
-    size = size_rule(network, tuple(kept["image_size"]))
-    thresholds = {
-        kind: chosen["value"] for kind, chosen in description["thresholds"].items()
-    }
-    task = _build_task(description["task"], classes)
-    normalize = augment.make_normalize(kept["mean"], kept["std"])
+    trained = restore(folder)
+    _, description = export.load_model(folder)
+    kept, task = trained.preprocessing, trained.task
+    model = trained.build(jnp.float32)
+    size = size_rule(trained.network, kept.image_size)
+    thresholds = {kind: chosen.value for kind, chosen in trained.thresholds.items()}
+    normalize = augment.make_normalize(kept.mean, kept.std)
 
     def forward(variables, image):
         image = normalize({"image": image})["image"]
         probs = task.probabilities(model.apply(variables, image, train=False))
+        probs = {name: probs[name] for name in DECISIONS if name in probs}
         return probs | _decide(probs, thresholds)
 
-    image = jnp.zeros((1, *kept["image_size"], kept["channels"]), jnp.uint8)
-    _refuse_other_weights(model, variables, image, folder)
+    image = jnp.zeros((1, *kept.image_size, kept.channels), jnp.uint8)
     image_classes = getattr(task, "decision", task).classes
     return Finished(
-        network,
-        variables,
+        trained.network,
+        trained.variables,
         description,
         forward,
-        sorted(jax.eval_shape(forward, variables, image)),
+        sorted(jax.eval_shape(forward, trained.variables, image)),
         size,
         image_classes,
         thresholds,
@@ -172,17 +164,10 @@ def _float32_from(threshold: float) -> np.float32:
     return np.nextafter(rounded, np.float32(np.inf)) if too_small else rounded
 
 
-def _build_task(description: Mapping[str, Any], classes: tuple[str, ...]) -> Task:
-    """The task, for its probabilities alone: no loss is ever computed."""
-    keys = {key: freeze(value) for key, value in description.items()}
-    build = TASKS[keys.pop("name")]
-    return build(classes, None, **keys) if takes_loss(build) else build(classes, **keys)
-
-
 def _facts(description, size: SizeRule, thresholds, image_classes) -> dict[str, str]:
     kept = description["preprocessing"]
     return {
-        "jaxseg": jaxseg.__version__,
+        "jaxseg": metadata.version("jaxseg"),
         "size_rule": size.text,
         "image_size": json.dumps(kept["image_size"]),
         "resize": kept["resize"],
@@ -190,28 +175,3 @@ def _facts(description, size: SizeRule, thresholds, image_classes) -> dict[str, 
         "image_classes": json.dumps(image_classes),
         "thresholds": json.dumps(thresholds),
     }
-
-
-def _refuse_unknown(network: Spec, folder: Path) -> None:
-    known = MODELS.get(network.name)
-    if known is None or set(network.kwargs) != set(keys_of(known)):
-        raise InputError(
-            f"a network of this version ({', '.join(MODELS)}) with its keys",
-            f"{folder}: {network.name} with {', '.join(network.kwargs)}",
-            f"the version of jaxseg that model.json names, or train {folder} again",
-        )
-
-
-def _refuse_other_weights(model, variables, image, folder: Path) -> None:
-    template = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    wanted, found = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (template, variables))
-    )
-    if wanted != found:
-        differing = {name for name, _ in wanted.items() ^ found.items()}
-        raise InputError(
-            "the weights of the network that model.json names",
-            f"{folder}: {shorten(sorted(differing))} missing or of another shape",
-            "the folder as the training wrote it",
-        )

@@ -152,11 +152,14 @@ def enlarge(seg_map: Array) -> Array:
     Value k is learnt from a window centred on pixel 8k, not on the middle of a block of
     8, so the map is moved by half a block (and half a pixel, which is left).
     """
-    padded = jnp.pad(seg_map, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
-    start = STRIDE // 2
-    large = ops.upsample_bilinear(padded, STRIDE)
-    h, w = (STRIDE * side for side in seg_map.shape[1:3])
-    return large[:, start : start + h, start : start + w]
+    x = seg_map
+    for axis in (1, 2):
+        last = jax.lax.slice_in_dim(x, -1, None, axis=axis)
+        x = jnp.concatenate([x, last], axis=axis)
+    x, half = ops.upsample_bilinear(x, STRIDE), STRIDE // 2
+    for axis in (1, 2):
+        x = jax.lax.slice_in_dim(x, half, -half, axis=axis)
+    return x
 
 
 def check_size(size: tuple[int, int]) -> None:

@@ -9,9 +9,9 @@ from jaxseg import infer
 from jaxseg.errors import InputError
 from jaxseg.trained import Trained
 
-# Side of a tile where any size will do. With a quarter of overlap the five-level U-Net of
-# configs/road.py decides 0.003 % of the pixels otherwise than from the whole image, with
-# an eighth 2 %; with half none, at three times the work of no overlap.
+# Side of a tile where any size will do. With a quarter of overlap the five-level U-Net
+# of configs/road.py decides 0.003 % of the pixels otherwise than from the whole image,
+# with an eighth 2 %; with half none, at three times the work of no overlap.
 TILE = 512
 BATCH_PIXELS = {"cpu": 2**18, "gpu": 2**21}  # at a time on one device
 FLIPS = ((), (1,), (2,), (1, 2))  # axes of [N, H, W, C]

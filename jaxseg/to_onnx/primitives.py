@@ -12,6 +12,9 @@ from jaxseg.to_onnx.graph import CHANNELS_FIRST, Arg, Graph, Value
 
 Translator = Callable[..., Arg]
 
+ALL = 2**62
+"""The end of a slice that goes to the end of its axis."""
+
 
 def elementwise(op: str) -> Translator:
     """`op` of tensors that broadcast."""
@@ -131,21 +134,33 @@ def concatenate(graph: Graph, eqn, *args: Arg) -> Value:
 
 
 def cut(graph: Graph, eqn, operand: Arg) -> Value:
-    """A slice whose ends along symbolic axes are those of the axis."""
+    """A slice; along a symbolic axis it ends at a number from either end of it."""
     value, params = graph.whole(operand, eqn.invars[0].aval.shape), eqn.params
     steps = params["strides"] or (1,) * len(value.shape)
     ranges = enumerate(
         zip(params["start_indices"], params["limit_indices"], steps, strict=True)
     )
     cuts = [(k, *r) for k, r in ranges if r != (0, value.shape[k], 1)]
+    if not cuts:
+        return value
     axes, starts, ends, steps = zip(*cuts, strict=True)
+    sizes = [value.shape[axis] for axis in axes]
+    starts, ends = ([*map(_from_behind, bounds, sizes)] for bounds in (starts, ends))
     if not all(isinstance(number, int) for number in (*starts, *ends)):
-        raise NotImplementedError("a slice with an end that depends on the size")
+        raise NotImplementedError("a slice that depends on the size otherwise")
     first = value.channels_first
     axes = [CHANNELS_FIRST.index(axis) if first else axis for axis in axes]
     bounds = (graph.integers(*numbers) for numbers in (starts, ends, axes, steps))
     name = graph.emit("Slice", graph.name(value, channels_first=first), *bounds)
     return Value(name, eqn.outvars[0].aval.shape, first)
+
+
+def _from_behind(bound, size):
+    """Of a symbolic size as ONNX counts from behind: size - 4 is -4."""
+    if isinstance(bound, int):
+        return bound
+    behind = bound - size
+    return ALL if behind == 0 else behind
 
 
 def dense(graph: Graph, eqn, operand: Arg, weights: Arg) -> Value:
@@ -224,6 +239,7 @@ PRIMITIVES: dict[str, Translator] = {
             "or": "Or",
             "not": "Not",
             "stop_gradient": "Identity",
+            "name": "Identity",  # of a value, for the gradient
         }.items()
     },
     "max": maximum,
