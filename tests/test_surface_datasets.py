@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxseg.config import Data, Spec
 from jaxseg.data.check import check
-from jaxseg.data.images import describe_image, encode_mask, read_mask
+from jaxseg.data.images import encode_mask, open_picture, read_mask
 from jaxseg.data.splits import make_split
 from jaxseg.datasets import DATASETS
 from jaxseg.datasets.drawing import BadShape, Blank, Drawing, make_runs
@@ -229,7 +229,7 @@ def test_a_blank_mask_has_the_size_of_the_image_upright(tmp_path, suffix, orient
     exif[0x0112] = orientation  # 6 and 8 are turned by 90 degrees
     path = save(tmp_path / f"a{suffix}", photo(), exif=exif)
     mask = read_mask(Blank(path).read_bytes())[0]
-    size = describe_image(path.read_bytes()).size
+    size = open_picture(path.read_bytes())[1].size
     assert size == (SIZE if orientation < 5 else SIZE[::-1])
     np.testing.assert_array_equal(mask, np.zeros(size, np.uint8))
 

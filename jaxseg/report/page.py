@@ -99,7 +99,11 @@ def picture(image: Image.Image, description: str) -> str:
 
 def _with_options(text: str) -> str:
     """Escaped; options of the command line as code, ready to copy."""
-    return re.sub(r"--config\.[^\s,;]+", r"<code>\g<0></code>", html.escape(text))
+    parts = re.split(r"(--config\.[^\s,;]+)", text)
+    return "".join(
+        f"<code>{html.escape(part)}</code>" if number % 2 else html.escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def _text(cell: Any) -> str:
