@@ -34,6 +34,10 @@ def enable_compilation_cache(cache_dir: Path) -> str:
         return "compiled programs with oneDNN calls cannot be kept on disk"
     if jax.config.jax_compilation_cache_dir is None:
         folder = cache_dir / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # what needs the folder refuses it
+            return f"compiled programs are not kept in {folder}: {error.strerror}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return f"compiled programs are kept in {jax.config.jax_compilation_cache_dir}"

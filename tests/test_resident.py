@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
 
 
 def build(folder, data=None, **train):
-    record = tree(folder, **dict(epochs=3, accumulate=1) | train)
+    record = tree(folder, **dict(epochs=2, accumulate=1) | train)
     record["data"] |= dict(num_photos=24, num_segmented=5) | (data or {})
     return experiment.build_experiment(parse(record))
 
@@ -61,12 +61,11 @@ def test_batches_gathered_on_the_device_are_those_of_the_host(folder):
             assert gathered[name].dtype == values.dtype
 
 
-@pytest.mark.parametrize("cache", ["host", "device"])
-def test_several_steps_in_a_call_train_alike(folder, on_host, cache):
+def test_several_steps_in_a_call_train_alike(folder, on_host):
     """Three calls for the 8 steps of an epoch: the same but for rounding."""
-    built = build(folder, dict(cache=cache), steps_per_call=3)
+    built = build(folder, dict(cache="device"), steps_per_call=3)
     assert built.phases[0].loader.steps_per_epoch == 8
-    rows, weights = train(built, folder / f"several_{cache}")
+    rows, weights = train(built, folder / "several")
     for row, expected in zip(rows, on_host[0], strict=True):
         assert float(row["train/loss"]) == pytest.approx(
             float(expected["train/loss"]), rel=1e-4
