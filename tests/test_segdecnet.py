@@ -1,3 +1,4 @@
+import functools
 import zlib
 
 import jax
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxseg import tasks
 from jaxseg.data.targets import downsize
 from jaxseg.errors import InputError
 from jaxseg.models.segdecnet import FeatureNorm, enlarge, segdecnet
@@ -115,27 +117,23 @@ def image():
     return np.random.default_rng(0).uniform(size=(2, 128, 136, 3)).astype(np.float32)
 
 
-def test_the_network_equals_the_formulas_in_pytorch(variables, image):
-    torch = pytest.importorskip("torch")
+def in_pytorch(torch, params, image, *, adjust_gradient):
+    """Map [N, 1, h, w] and decision [N, 1] by the formulas; params as tensors."""
     functional = torch.nn.functional
-    params = variables["params"]
 
     def norm(layer, x):
         mean = x.mean(dim=(2, 3), keepdim=True)
         deviation = x.std(dim=(2, 3), keepdim=True)  # unbiased, as everywhere in torch
-        scale, bias = (
-            torch.from_numpy(layer[name]).view(1, -1, 1, 1)
-            for name in ("scale", "bias")
-        )
+        scale, bias = (layer[name].view(1, -1, 1, 1) for name in ("scale", "bias"))
         return scale * (x - mean) / torch.sqrt(deviation + 0.001) + bias
 
-    def conv(kernel, x):
-        weight = torch.from_numpy(kernel).permute(3, 2, 0, 1)
-        return functional.conv2d(x, weight, padding=kernel.shape[0] // 2)
+    def conv(layer, x):
+        weight = layer["kernel"].permute(3, 2, 0, 1)
+        return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
     def block(name, x):
         layer = params[name]
-        return norm(layer["norm"], conv(layer["conv"]["kernel"], x)).relu()
+        return norm(layer["norm"], conv(layer["conv"], x)).relu()
 
     def pool(x):
         return functional.max_pool2d(x, 2)
@@ -145,26 +143,117 @@ def test_the_network_equals_the_formulas_in_pytorch(variables, image):
         x = pool(x)
         for layer in range(layers):
             x = block(f"volume_{level}_{layer}", x)
-    logits = norm(params["mask_norm"], conv(params["mask_conv"]["kernel"], x))
-    y = torch.cat([x, logits], dim=1)
+    logits = norm(params["mask_norm"], conv(params["mask_conv"], x))
+    seen = (x.detach(), logits.detach()) if adjust_gradient else (x, logits)
+    y = torch.cat(seen, dim=1)
     for layer in range(3):
         y = block(f"decision_{layer}", pool(y))
     features = [
         y.amax((2, 3)),
         y.mean((2, 3)),
-        logits.amax((2, 3)),
-        logits.mean((2, 3)),
+        seen[1].amax((2, 3)),
+        seen[1].mean((2, 3)),
     ]
-    kernel = torch.from_numpy(params["decision"]["kernel"])
-    decision = torch.cat(features, 1) @ kernel + torch.from_numpy(
-        params["decision"]["bias"]
-    )
+    dense = params["decision"]
+    return logits, torch.cat(features, 1) @ dense["kernel"] + dense["bias"]
+
+
+def test_the_network_equals_the_formulas_in_pytorch(variables, image):
+    torch = pytest.importorskip("torch")
+    params = jax.tree.map(torch.from_numpy, variables["params"])
+    logits, decision = in_pytorch(torch, params, image, adjust_gradient=True)
     run = jax.jit(lambda v, x: network().apply(v, x, train=False))
     found = run(variables, image)
     np.testing.assert_allclose(
         np.asarray(found["seg_map"])[..., 0], logits[:, 0], rtol=0, atol=1e-4
     )
     np.testing.assert_allclose(found["cls_logits"], decision, rtol=0, atol=1e-4)
+
+
+SHARES, DELTA, PROGRESS = (1 - 0.25, 0.4 * 0.25), 0.4, 0.25
+
+
+def one_by_one_in_pytorch(torch, params, image, target, weight):
+    """Sum of the losses, and of the gradients of backward passes, in double or single.
+
+    All arrays have the dtype that it is computed in.
+    """
+    functional = torch.nn.functional
+    params = jax.tree.map(lambda x: torch.from_numpy(x).requires_grad_(), params)
+    loss = 0.0
+    for n in range(len(image)):
+        one = image[n : n + 1]
+        logits, decision = in_pytorch(torch, params, one, adjust_gradient=True)
+        wanted, share = torch.from_numpy(target[n]), torch.from_numpy(weight[n])
+        entropy = functional.binary_cross_entropy_with_logits
+        seg_loss = (share * entropy(logits[0, 0], wanted, reduction="none")).mean()
+        dec_loss = entropy(decision[0, 0], wanted.max())
+        single = SHARES[0] * seg_loss + SHARES[1] * dec_loss
+        single.backward()
+        loss += float(single.detach())
+    return loss, jax.tree.map(lambda x: x.grad.numpy(), params)
+
+
+def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables, image):
+    """Loss to 1e-5, gradients to 1e-3; those below kinks to what rounding makes of them.
+
+    In single precision a ReLU or max-pool near a tie may take the other side, in PyTorch
+    as here: what is below is compared with what that costs there.
+    """
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(2)
+    arrays = {
+        "params": variables["params"],
+        "image": image,
+        "target": rng.uniform(size=(2, 16, 17)).astype(np.float32),
+        "weight": rng.uniform(0, 3, size=(2, 16, 17)).astype(np.float32),
+    }
+    doubles = jax.tree.map(lambda x: np.asarray(x, np.float64), arrays)
+    run = functools.partial(one_by_one_in_pytorch, torch)
+    loss, exact = run(**doubles)
+    _, single = run(**arrays)
+    task = tasks.segdec(
+        ("background", "crack"),
+        delta=DELTA,
+        dynamic=True,
+        weighted=True,
+        weight_power=1.0,
+        weight_max=1.0,
+        weight_per_component=False,
+        dilate=1,
+        threshold="max_f1",
+        min_recall=0.9,
+    )
+    batch = {
+        "mask": np.ones((2, 128, 136), np.uint8),
+        "label": np.ones(2, np.int32),
+        "seg_target": arrays["target"],
+        "seg_weight": arrays["weight"],
+        "progress": np.full(2, PROGRESS, np.float32),
+    }
+
+    def objective(params):
+        model = network(adjust_gradient=True)
+        outputs = model.apply({"params": params}, image, train=True)
+        return task.losses(outputs, batch)["loss"].sum()
+
+    found, grads = jax.jit(jax.value_and_grad(objective))(variables["params"])
+    assert float(found) == pytest.approx(loss, rel=1e-5)
+    rounding, error = distance(single, exact), distance(grads, exact)
+    allowed = 2 * max(rounding.values())
+    assert allowed < 0.05
+    for name, away in error.items():
+        is_above = name.startswith(("mask", "decision/"))
+        assert away < (1e-3 if is_above else allowed), name
+
+
+def distance(found, exact):
+    """By name the length of the difference over the length of the array."""
+    found, exact = flatten_dict(found, sep="/"), flatten_dict(exact, sep="/")
+    return {
+        name: np.linalg.norm(found[name] - values) / np.linalg.norm(values)
+        for name, values in exact.items()
+    }
 
 
 def test_with_adjustment_the_decision_never_moves_the_segmentation(variables, image):
