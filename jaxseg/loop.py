@@ -217,14 +217,12 @@ class _Training:
 
     def _compile_call(self, phase: Phase, count: int) -> Callable:
         """So many train steps for one shape: they cannot be traced a second time."""
-        started = time.monotonic()
+        started, size = time.monotonic(), phase.size
         compiled = self.experiment.lower_call(phase, count, self.data).compile()
-        height, width = phase.size.image_size
+        shape = " x ".join(map(str, (size.batch_size, *size.image_size)))
         several = f"{count} train steps" if count > 1 else "train step"
-        console.print(
-            f"- {several} for {phase.size.batch_size} x {height} x {width} compiled in "
-            f"{time.monotonic() - started:.1f} s"
-        )
+        seconds = time.monotonic() - started
+        console.print(f"- {several} for {shape} compiled in {seconds:.1f} s")
         return compiled
 
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
@@ -332,14 +330,10 @@ class _Training:
             positions = phase.positions_of(step)
         ids = [self.experiment.dataset.ids[position] for position in positions]
         kept = self.checkpoints.latest
+        saved = f"the checkpoint of step {kept} is kept" if kept else "nothing is saved"
         raise InputError(
             "a finite loss",
-            f"{value} at step {step}, with the images {shorten(ids, 8)}; "
-            + (
-                f"the checkpoint of step {kept} is kept"
-                if kept
-                else "nothing was saved"
-            ),
+            f"{value} at step {step}, with the images {shorten(ids, 8)}; {saved}",
             "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
             "with --restart or in a new --workdir",
         )

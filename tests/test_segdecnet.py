@@ -195,10 +195,10 @@ def one_by_one_in_pytorch(torch, params, image, target, weight):
 
 
 def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables, image):
-    """Loss to 1e-5, gradients to 1e-3; those below kinks to what rounding makes of them.
+    """Loss to 1e-5, gradients to 1e-3; those below kinks as rounding leaves them.
 
-    In single precision a ReLU or max-pool near a tie may take the other side, in PyTorch
-    as here: what is below is compared with what that costs there.
+    In single precision a ReLU or max-pool near a tie may take the other side, there
+    too: what is below is compared with what that costs in PyTorch.
     """
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(2)
