@@ -61,11 +61,12 @@ def test_check_data_says_what_a_set_is_like(
     scripts, capsys, tmp_path, config, make, counts
 ):
     root = make(tmp_path / "data")
-    scripts["check_data"].run([*map(str, options(config, root))])
+    arguments = [*options(config, root), "--out", tmp_path / "seen"]
+    scripts["check_data"].run([*map(str, arguments)])
     out = capsys.readouterr().out
     assert "- cite " in out
     assert counts in out
-    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "seen"}
 
 
 def test_no_negatives(refuse, tmp_path):
