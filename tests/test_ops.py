@@ -31,6 +31,12 @@ CONVOLUTIONS = [
     ((10, 11), 3, 3, ONE),
     ((11, 13), 5, 3, ((2, 1), (0, 3))),
     ((9, 11), 2, 3, NONE),
+    # Fewer pixels than taps.
+    ((1, 1), 3, 1, ONE),
+    ((2, 2), 3, 1, ONE),
+    ((4, 1), 3, 1, ONE),
+    ((2, 3), 3, 1, ((0, 2), (2, 1))),
+    ((4, 4), 5, 1, ((2, 2), (2, 2))),
 ]
 
 
@@ -84,7 +90,7 @@ def test_conv_equals_the_plain_form(size, side, stride, padding):
 
 @pytest.mark.parametrize(
     ("size", "side", "stride", "padding"),
-    [CONVOLUTIONS[0], CONVOLUTIONS[6], CONVOLUTIONS[9], CONVOLUTIONS[12]],
+    [CONVOLUTIONS[k] for k in (0, 6, 9, 12, 17)],
 )
 def test_conv_equals_the_plain_form_in_bfloat16(size, side, stride, padding):
     assert_equal(
