@@ -20,7 +20,6 @@ from jaxseg import (
     misfits,
     optim,
     parallel,
-    parsing,
     resident,
     steps,
     train_state,
@@ -35,9 +34,6 @@ from jaxseg.data.pipeline import (
 )
 from jaxseg.data.segmented import choose_masks
 from jaxseg.data.splits import Split, make_split, read_split
-from jaxseg.datasets import DATASETS
-from jaxseg.losses import LOSSES
-from jaxseg.models import MODELS
 from jaxseg.phases import (
     Phase,
     Size,
@@ -48,11 +44,12 @@ from jaxseg.phases import (
 )
 from jaxseg.plan import Plan, make_plan, make_task
 from jaxseg.pretrained import load_start
-from jaxseg.tasks import TASKS, Task
+from jaxseg.tasks import Task
 from jaxseg.train_state import TrainState
 from jaxseg.types import Array
+from jaxseg.vocabulary import SCHEMAS
 
-SCHEMAS = parsing.Schemas(TASKS, MODELS, DATASETS, LOSSES, augment.AUGMENTS)
+__all__ = ["SCHEMAS", "Experiment", "build_experiment"]
 
 
 @dataclasses.dataclass(frozen=True)

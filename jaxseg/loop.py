@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import metrics, misfits, optim, parallel, phases, train_state
+from jaxseg import memory, metrics, misfits, optim, parallel, phases, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts
@@ -222,7 +222,10 @@ class _Training:
         shape = " x ".join(map(str, (size.batch_size, *size.image_size)))
         several = f"{count} train steps" if count > 1 else "train step"
         seconds = time.monotonic() - started
-        console.print(f"- {several} for {shape} compiled in {seconds:.1f} s")
+        need = memory.need_of(compiled)
+        takes = f"; {need.total / 1e9:.2f} GB of memory" if need else ""
+        console.print(f"- {several} for {shape} compiled in {seconds:.1f} s{takes}")
+        misfits.refuse_large_step(need, memory.free_bytes(), size.batch_size)
         return compiled
 
     def _read_losses(self, unread: collections.deque, keep: int) -> None:

@@ -15,6 +15,7 @@ from jaxseg.config import Run
 from jaxseg.data.segmented import Segmented
 from jaxseg.data.targets import TargetRule
 from jaxseg.errors import InputError
+from jaxseg.memory import Need
 from jaxseg.phases import sizes_of
 from jaxseg.tasks import Task
 from jaxseg.types import Outputs
@@ -197,11 +198,24 @@ def refuse_sizes(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
             )
 
 
-def out_of_memory(batch_size: int) -> InputError:
+def refuse_large_step(need: Need | None, free: int | None, batch_size: int) -> None:
+    """A step whose activations the device has no room for, told before it runs."""
+    if need is None or free is None or need.added <= free:
+        return
+    raise out_of_memory(
+        batch_size,
+        f"{need.added / 1e9:.2f} GB for activations and gradients, {free / 1e9:.2f} GB "
+        "free",
+    )
+
+
+def out_of_memory(
+    batch_size: int, found: str = "its memory is exhausted"
+) -> InputError:
     """The error for a batch that the device has no room for."""
     return InputError(
         f"room on the device for batches of {batch_size}",
-        "its memory is exhausted",
-        f"--config.train.batch_size={max(batch_size // 2, 1)}, or "
-        "--config.train.accumulate=2, with --restart",
+        found,
+        f"--config.train.batch_size={max(batch_size // 2, 1)}, "
+        "--config.train.accumulate=2 or --config.train.remat=norms, with --restart",
     )

@@ -27,11 +27,12 @@ from jaxseg.config import Run
 from jaxseg.data import audit
 from jaxseg.data.splits import PARTS, write_split
 from jaxseg.errors import InputError
-from jaxseg.experiment import SCHEMAS, Experiment, build_experiment
+from jaxseg.experiment import Experiment, build_experiment
 from jaxseg.loop import Interrupted
 from jaxseg.progress import console
 from jaxseg.report import check_page, contact_sheet, curves, judge, previews
 from jaxseg.tasks import Thresholds
+from jaxseg.vocabulary import SCHEMAS
 
 NUM_SAMPLES = 24
 """Images on the page of a data check."""

@@ -1,4 +1,4 @@
-"""Tracing for elsewhere: for every platform at once, or for a translator."""
+"""Tracing for elsewhere: other devices, every platform at once, or a translator."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxseg.types import Array
 
-Target = Literal["any platform", "translation"]
+Target = Literal["accelerator", "any platform", "translation"]
 
 _target: contextvars.ContextVar[Target | None] = contextvars.ContextVar(
     "target", default=None
@@ -30,10 +30,11 @@ def traced_for(target: Target) -> Iterator[None]:
     JAX remembers traces by function and would not notice: trace a new lambda.
 
     Args:
-      target: 'any platform' leaves a choice of forms open until the platform is known;
-        'translation' keeps every `translatable` function whole, as a `lax.composite`
-        named 'jaxseg.<function>' with its settings, for a translator to another format.
-        Neither has a gradient.
+      target: 'accelerator' is a GPU or TPU, at hand or not. 'any platform' leaves a
+        choice of forms open until the platform is known; 'translation' keeps every
+        `translatable` function whole, as a `lax.composite` named 'jaxseg.<function>'
+        with its settings, for a translator to another format. These two have no
+        gradient.
     """
     token = _target.set(target)
     try:

@@ -1,19 +1,23 @@
 """Measures jaxseg: a training step (also against PyTorch), the input, a run's start.
 
-    python scripts/benchmark.py step --model unet --against torch
-    python scripts/benchmark.py augment
+    python scripts/benchmark.py step --config configs/speedlines.py --against torch
+    python scripts/benchmark.py augment --config configs/folder_segmentation.py
+    python scripts/benchmark.py plan --config configs/speedlines.py --memory 24
     python scripts/benchmark.py conv
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
 
-Contestants take turns in blocks, A B, B A, A B ..., so that a machine which slows down
-slows all of them; a ratio is the median over the pairs of blocks of one turn. With
---json FILE the measurement is appended as one line; `report` makes docs/benchmarks.md
-from docs/benchmarks/*.json. Exit codes: 0 done; 2 wrong input.
+The batch, the size and the precision are the config's, or overridden as everywhere:
+--config.train.batch_size=8. Contestants take turns in blocks, A B, B A, A B ..., so
+that a machine which slows down slows all of them; a ratio is the median over the pairs
+of blocks of one turn. With --json FILE the measurement is appended as one line;
+`report` makes docs/benchmarks.md from docs/benchmarks/*.json. Exit codes: 0 done; 2
+wrong input.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -26,37 +30,21 @@ from functools import partial
 from pathlib import Path
 
 import benchmark_step
+import benchmark_twin
 import command_line
 import numpy as np
 from benchmark_machine import describe_machine, seconds_of_others
+from benchmark_report import METHODS, facts_of, make_table, write_report
 from make_synthetic import at_least
 from rich.console import Console
 from rich.table import Table
 
-from jaxseg.errors import InputError
+from jaxseg import backend, memory
+from jaxseg.config import Run
+from jaxseg.vocabulary import SCHEMAS
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK_SECONDS, MIN_STEPS = 1.0, 3
-COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
-METHODS = {
-    "step": "One training step, the uint8 batch already on the device: random "
-    "left-right flips, normalisation, forward, binary cross-entropy, backward, Adam "
-    "(learning rate 0.001). PyTorch trains the same network in a process of its own "
-    "with as many threads, never at the same time. Before the timing both train in "
-    "float32 from the same weights, and their losses have to agree.",
-    "augment": "The step of jaxseg alone, as above, with other augmentations. The "
-    "ratio is how many times as long a step takes with them.",
-    "conv": "SegDecNet's convolution of 15x15 taps, 64 to 1024 channels, at an eighth "
-    "of 640x232 pixels: value and gradients for the image and for the kernel.",
-    "input": "Random batches on one pinned core: out of the memory-mapped cache of "
-    "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "
-    "allocated by NumPy, three in flight, whose memory the C library hands out again; "
-    "new pages come from the system every time. The images are rendered concrete.",
-    "start": "Wall time from the start of a process. 'First step' is the time until "
-    "the program says that its step is compiled, plus the mean step of the first "
-    "epoch. Cold: no data rendered, no cache. Warm: the same command once more.",
-}
-
 Contestants = dict[str, Callable[[int], float]]  # name -> (steps -> seconds)
 
 
@@ -106,51 +94,91 @@ def summarize(blocks: dict[str, list[float]]) -> dict[str, dict]:
 
 def step(options: argparse.Namespace) -> dict:
     """The train step, alone or against the twin."""
-    model, size = options.model, options.size
-    batch = benchmark_step.make_batch(options.batch, size)
+    run = benchmark_twin.without_chance(read_config(options))
+    program = benchmark_step.make_program(run, benchmark_step.HFLIP)
+    batch = benchmark_step.make_batch(program)
     with contextlib.ExitStack() as stack:
         rungs, extra = {}, {"versions": {}}
         if options.against:
-            plain = benchmark_step.Ours(model, batch, "float32", {})
-            python, weights = options.torch_python, plain.weights()
-            twin = stack.enter_context(
-                benchmark_step.open_twin(python, model, weights, batch)
-            )
-            extra = _compare(plain, twin, options.trace) | {"versions": twin.versions}
+            twin, extra = _open_twin(options, run, batch, stack)
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
-            del plain
-        ours = benchmark_step.Ours(
-            model, batch, options.precision, benchmark_step.HFLIP
+        ours = benchmark_step.Ours(program, batch)
+        precision = backend.resolve_precision(run.train.precision)
+        blocks = measure({f"jaxseg {precision}": ours.run} | rungs, options.pairs)
+    need = memory.need_of(ours.compiled)
+    facts = {
+        "parameters": ours.num_parameters,
+        "compile_seconds": ours.compile_seconds,
+        "operations": ours.operations,
+        "gigabytes": need and need.total / 1e9,
+    }
+    title = _title(options, run, f"{ours.num_parameters:,} parameters")
+    result = {"what": title, "images": run.train.batch_size}
+    return result | summarize(blocks) | facts | extra
+
+
+def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack):
+    """The child process, and what is to be known of it: it trains the same network."""
+    name = benchmark_twin.twin_of(run)
+    plain = dataclasses.replace(run.train, precision="float32")
+    program = benchmark_step.make_program(dataclasses.replace(run, train=plain), {})
+    ours = benchmark_step.Ours(program, batch)
+    weights = benchmark_twin.port_weights(name, ours.weights())
+    twin = stack.enter_context(
+        benchmark_twin.open_twin(
+            options.torch_python, name, weights, batch, compiled=options.compiled
         )
-        ours_first = {f"jaxseg {options.precision}": ours.run}
-        blocks = measure(ours_first | rungs, options.pairs)
-    what = f"{model}, {ours.num_parameters:,} parameters, {options.batch}x{size}x{size}"
-    extra["compile_seconds"] = ours.compile_seconds
-    return {"what": what, "images": options.batch} | summarize(blocks) | extra
-
-
-def _compare(ours, theirs, steps: int) -> dict:
-    """Prints both traces, and refuses networks that are not the same."""
-    traces = {"jaxseg": ours.trace(steps), "PyTorch": theirs.trace(steps)}
-    for name, losses in traces.items():
-        print(f"- losses of {name:7} {' '.join(f'{loss:.6f}' for loss in losses)}")
+    )
+    traces = {"jaxseg": ours.trace(options.trace), "PyTorch": twin.trace(options.trace)}
+    for side, losses in traces.items():
+        print(f"- losses of {side:7} {' '.join(f'{loss:.6f}' for loss in losses)}")
     difference = benchmark_step.compare_losses(*traces.values())
     print(f"- the same network: losses differ by {difference:.1e} of the first")
-    return {"traces": traces}
+    return twin, {"traces": traces, "versions": twin.versions}
+
+
+def read_config(options: argparse.Namespace) -> Run:
+    """The config with its overrides; no data are touched."""
+    return command_line.load_config(options.config, options.overrides, SCHEMAS)
+
+
+def _title(options: argparse.Namespace, run: Run, *facts: str) -> str:
+    network = run.model.network
+    encoder = network.kwargs.get("encoder")
+    name = f"{network.name} on {encoder}" if encoder else network.name
+    size = "x".join(map(str, (run.train.batch_size, *run.data.image_size)))
+    return ", ".join((f"{options.config.stem}: {name}", *facts, size))
 
 
 def augment(options: argparse.Namespace) -> dict:
     """The train step with and without augmentation."""
-    batch = benchmark_step.make_batch(options.batch, options.size)
-    contestants = {
-        name: benchmark_step.Ours(options.model, batch, options.precision, named)
-        for name, named in benchmark_step.AUGMENTS.items()
-    }
-    for name, ours in contestants.items():
+    run = read_config(options)
+    contestants = {}
+    for name, changes in benchmark_step.AUGMENTS.items():
+        program = benchmark_step.make_program(run, changes)
+        ours = benchmark_step.Ours(program, benchmark_step.make_batch(program))
         print(f"- {name}: compiled in {ours.compile_seconds:.1f} s")
-    blocks = measure({k: ours.run for k, ours in contestants.items()}, options.pairs)
-    what = f"{options.model}, {options.batch}x{options.size}x{options.size}"
-    return {"what": what, "images": options.batch} | summarize(blocks)
+        contestants[name] = ours.run
+    blocks = measure(contestants, options.pairs)
+    result = {"what": _title(options, run), "images": run.train.batch_size}
+    return result | summarize(blocks)
+
+
+def plan(options: argparse.Namespace) -> dict:
+    """What a step needs of memory, and the largest batches."""
+    import benchmark_plan
+
+    run = read_config(options)
+    mesh = benchmark_plan.open_mesh(options.device, run.train.batch_size)
+    if options.device and run.train.precision == "auto":
+        faster = dataclasses.replace(run.train, precision="bfloat16")
+        run = dataclasses.replace(run, train=faster)
+    rows = benchmark_plan.plan(run, mesh, int(options.memory * 1e9))
+    facts = {"levers": rows, "memory": options.memory, "compiled_for": options.device}
+    if options.measure:
+        predicted, measured = benchmark_plan.measure_peak(run)
+        facts |= {"predicted": predicted, "measured": measured}
+    return {"what": _title(options, run)} | facts
 
 
 def conv(options: argparse.Namespace) -> dict:
@@ -183,73 +211,6 @@ def start(options: argparse.Namespace) -> dict:
     return {"what": str(options.config), "images": 0, "seconds": seconds, "ratios": {}}
 
 
-def make_rows(record: dict) -> list[tuple[str, ...]]:
-    """A row of text per contestant, in the order of `COLUMNS`."""
-    rows = []
-    for name, seconds in record["seconds"].items():
-        images = f"{record['images'] / seconds:,.0f}" if record["images"] else ""
-        ratio = ""
-        if name in record["ratios"]:
-            median, low, high = record["ratios"][name]
-            digits = 3 if record["kind"] == "augment" else 2
-            median, low, high = (f"{x:.{digits}f}" for x in (median, low, high))
-            ratio = f"{median}x ({low} to {high})"
-        rows.append((name, f"{seconds:.4f}", images, ratio))
-    return rows
-
-
-def make_report(records: Sequence[dict]) -> str:
-    """The Markdown page; of the same measurement with the same versions the last."""
-    latest = {_identity(record): record for record in records}
-    lines = ["# Benchmarks", "", "Made by `python scripts/benchmark.py report`."]
-    for kind, method in METHODS.items():
-        chosen = [record for record in latest.values() if record["kind"] == kind]
-        lines += ["", f"## {kind}", "", method] if chosen else []
-        for record in chosen:
-            lines += _report_lines(record)
-    return "\n".join(lines) + "\n"
-
-
-def _identity(record: dict) -> str:
-    machine = record["machine"]
-    return json.dumps([record["command"], machine["cpu"], machine["versions"]])
-
-
-def _report_lines(record: dict) -> list[str]:
-    machine = record["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    facts = [
-        f"`benchmark.py {record['command']}`",
-        f"{machine['cpu']}, {machine['cores']} cores",
-        f"{machine['others']:.0%} of them used by other programs",
-        versions,
-        f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
-    ]
-    if "blocks" in record:
-        facts.append(f"{len(next(iter(record['blocks'].values())))} blocks of each")
-    if "compile_seconds" in record:
-        facts.append(f"compiled in {record['compile_seconds']:.1f} s")
-    table = [COLUMNS, ("---",) * len(COLUMNS), *make_rows(record)]
-    cells = [f"| {' | '.join(row)} |" for row in table]
-    return ["", f"### {record['what']}", "", "; ".join(facts) + ".", "", *cells]
-
-
-def write_report(folder: Path) -> None:
-    """benchmarks.md in a folder, from the lines of benchmarks/*.json in it.
-
-    Raises:
-      InputError: there are none.
-    """
-    files = sorted((folder / "benchmarks").glob("*.json"))
-    if not files:
-        found, fix = f"none in {folder / 'benchmarks'}", "benchmark.py step --json FILE"
-        raise InputError("measurements, *.json", found, fix)
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    records = [json.loads(line) for line in lines]
-    (folder / "benchmarks.md").write_text(make_report(records), encoding="utf-8")
-    print(f"- {folder / 'benchmarks.md'} with {len(records)} measurements")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -262,24 +223,19 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
+    def add_number(command, name: str, default: int, what: str) -> None:
+        text = f"{what} (default: {default})"
+        command.add_argument(name, type=at_least(1), default=default, help=text)
+
     train = add_command("step", "a training step, alone or against PyTorch", step)
     changes = add_command("augment", "what augmentation costs in a step", augment)
+    needs = add_command("plan", "memory of a step, and the largest batches", plan)
     taps = add_command("conv", "ways to compute a 15x15 convolution", conv)
-    for command, size in ((train, 128), (changes, 256)):
-        command.add_argument("--model", choices=benchmark_step.NETWORKS, default="unet")
-        command.add_argument(
-            "--size", type=at_least(1), default=size, help=f"pixels (default: {size})"
-        )
-    for command in (train, changes, taps):
-        command.add_argument(
-            "--batch", type=at_least(1), default=8, help="images (default: 8)"
-        )
-        command.add_argument(
-            "--precision",
-            choices=("float32", "bfloat16"),
-            default="float32",
-            help="of jaxseg; PyTorch runs in each that the CPU has (default: float32)",
-        )
+    images = add_command("input", "images per second on one core", read_input)
+    run = add_command("start", "imports and the time to the first step", start)
+    add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
+    for command in (train, changes, needs, run):
+        command_line.add_config_argument(command)
     train.add_argument("--against", choices=("torch",), help="the other side, if any")
     train.add_argument(
         "--torch-python",
@@ -288,26 +244,25 @@ def make_parser() -> argparse.ArgumentParser:
         help="a Python that has torch (default: this one)",
     )
     train.add_argument(
-        "--trace",
-        type=at_least(1),
-        default=5,
-        help="losses to compare first (default: 5)",
+        "--compiled", action="store_true", help="torch.compile too; takes minutes"
     )
-    images = add_command("input", "images per second on one core", read_input)
-    images.add_argument(
-        "--size", type=at_least(1), default=256, help="pixels (default: 256)"
+    add_number(train, "--trace", 5, "losses to compare first")
+    needs.add_argument(
+        "--memory", type=float, required=True, metavar="GB", help="of a device"
     )
-    images.add_argument(
-        "--batch", type=at_least(1), default=64, help="images (default: 64)"
+    needs.add_argument(
+        "--device", default="", metavar="TPU", help="not at hand, e.g. v5e:2x2"
     )
-    run = add_command("start", "imports and the time to the first step", start)
-    command_line.add_config_argument(run)
-    add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
+    needs.add_argument(
+        "--measure", action="store_true", help="also run a step as it is, and measure"
+    )
+    add_number(taps, "--batch", 8, "images")
+    taps.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    add_number(images, "--size", 256, "pixels")
+    add_number(images, "--batch", 64, "images")
     for command in (train, changes, taps, images):
-        command.add_argument(
-            "--pairs", type=at_least(1), default=9, help="blocks of each (default: 9)"
-        )
-    for command in (train, changes, taps, images, run):
+        add_number(command, "--pairs", 9, "blocks of each")
+    for command in (train, changes, needs, taps, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )
@@ -318,8 +273,8 @@ def main(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
     parser = make_parser()
     options = parser.parse_args(plain)
-    if overrides and options.kind != "start":
-        parser.error("--config.… belongs to 'start' only")
+    if overrides and "config" not in options:
+        parser.error(f"--config.… does not belong to {options.kind!r}")
     if options.kind == "report":
         write_report(DOCS)
         return
@@ -330,10 +285,13 @@ def main(arguments: list[str]) -> None:
     machine = describe_machine(result.pop("versions", {}), others / os.cpu_count())
     command = " ".join([options.kind, *settings(options), *overrides])
     record = {"kind": options.kind, "command": command, "machine": machine} | result
-    table = Table(*COLUMNS, title=record["what"])
-    for row in make_rows(record):
+    columns, *rows = make_table(record)
+    table = Table(*columns, title=record["what"])
+    for row in rows:
         table.add_row(*row)
     Console().print(table)
+    for fact in facts_of(record):
+        print(f"- {fact}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         with options.json.open("a", encoding="utf-8") as file:
@@ -342,9 +300,9 @@ def main(arguments: list[str]) -> None:
 
 def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
-    names = ("model", "batch", "size", "precision", "against", "config")
+    names = ("config", "against", "memory", "device", "batch", "size", "precision")
     given = {name: value for name, value in vars(options).items() if name in names}
-    return [f"--{name} {value}" for name, value in given.items() if value is not None]
+    return [f"--{name} {value}" for name, value in given.items() if value]
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _first_epoch(command: list, folder: Path, workdir: Path) -> tuple[float, flo
     ) as process:
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("- train step compiled in"):
+            if line.startswith("- train step for "):
                 compiled = time.perf_counter() - started
             if line.startswith("epoch 1/"):
                 process.send_signal(signal.SIGTERM)

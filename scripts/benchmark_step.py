@@ -1,44 +1,35 @@
-"""The two sides of `benchmark.py step`: jaxseg's own train step, and PyTorch's.
+"""jaxseg's side of `benchmark.py`: the train step of a config's network, on noise.
 
-Both are contestants: `run(steps)` gives the seconds of all those steps together.
+Needs neither grain, clu nor tensorflow-datasets, which a machine for timing may lack.
 """
 
-import contextlib
-import json
-import os
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding
 
+from jaxseg import augment, backend, losses, optim, parallel, steps, train_state
+from jaxseg.config import Optim, Run
+from jaxseg.data.targets import target_fields
 from jaxseg.errors import InputError
+from jaxseg.models import MODELS
+from jaxseg.schema import takes_loss
+from jaxseg.tasks import TASKS, Task, num_outputs
 
-TWIN = Path(__file__).with_name("torch_twin.py")
 # Of two losses. The first says that the forward passes are the same. Then Adam turns
 # the rounding of tiny gradients into whole steps: float32 parts from float64 by 1e-3
 # within five steps, and PyTorch with one thread from PyTorch with two as well.
 FIRST_TOLERANCE, TOLERANCE = 1e-5, 5e-3
 OF_FIRST_LOSS = 1e-4  # allowed on top: later losses may be next to nothing
-UNET = dict(
-    widths=(32, 64, 128, 256, 512),
-    norm="batch",
-    bn_group=None,
-    activation="relu",
-    dropout=(0.0,) * 5,
-    decoder="transpose",
-    head_kernel=1,
-    image_head=False,
-    adjust_gradient=False,
-)
-RESNET18 = dict(encoder="resnet18", bn_group=None, drop_path=0.0, dropout=0.0)
-NETWORKS = {  # name -> (name in MODELS, its keys, name in TASKS)
-    "unet": ("unet", UNET, "segmentation"),
-    "resnet18": ("classifier", RESNET18, "classification"),
-}
+MEAN, STD = 0.5, 0.25
+ADAM = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
+PROGRESS = 0.5  # of the training: SegDecNet learns masks and decisions
 
 HFLIP = {"hflip": {"p": 0.5}}
 AUGMENTS = {  # name -> what is done; the last is that of the speed lines (R4)
@@ -55,14 +46,135 @@ AUGMENTS = {  # name -> what is done; the last is that of the speed lines (R4)
     },
 }
 
+Arrays = dict[str, np.ndarray]
 
-def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
-    """Noise [N, size, size, 3]; the mask marks where its red is bright."""
+
+class Program(NamedTuple):
+    """The train step of a config, not yet compiled, and what goes into it.
+
+    Attributes:
+      step: jitted `(state, batch) -> (state, logs)`.
+      init: makes a state.
+      fields: shape and dtype of the arrays of a batch.
+    """
+
+    step: Callable
+    init: Callable
+    fields: Mapping[str, tuple[tuple[int, ...], type]]
+    mesh: Mesh
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step for arrays that need not exist."""
+        split, everywhere = parallel.split_batch, parallel.replicated
+        state = _shapes(jax.eval_shape(self.init), everywhere(self.mesh))
+        batch = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=split(self.mesh))
+            for name, (shape, dtype) in self.fields.items()
+        }
+        return self.step.lower(state, batch)
+
+
+def make_program(
+    run: Run, changes: Mapping[str, Any], mesh: Mesh | None = None
+) -> Program:
+    """The train step of a config but for its loss, optimizer and augmentation.
+
+    They are cross-entropy (SegDecNet's training has its own loss), Adam at 0.001, and
+    `changes`, so that all configs and PyTorch do the same.
+    """
+    classes = tuple(run.data.source.kwargs.get("classes", ())) or ("background", "one")
+    task = _make_task(run, classes)
+    channels, size = run.data.channels, run.data.image_size
+    precision = backend.resolve_precision(run.train.precision)
+    network = MODELS[run.model.network.name](
+        num_outputs(classes), jnp.dtype(precision), **run.model.network.kwargs
+    ).clone(remat=run.train.remat)
+    optimizer = optim.make_optimizer(ADAM, lambda step: 1e-3, step_at=round)
+    step = steps.make_train_step(
+        network,
+        task,
+        optimizer,
+        augment.make_augment(changes),
+        augment.make_normalize((MEAN,) * channels, (STD,) * channels),
+        seed=0,
+        accumulate=run.train.accumulate,
+        ema_decay=run.train.ema_decay,
+        parts={},
+        reduction="mean",
+        progress=lambda step: PROGRESS,
+    )
+    init = partial(
+        train_state.init_train_state,
+        network,
+        optimizer,
+        image_shape=(*size, channels),
+        seed=0,
+        use_ema=run.train.ema_decay is not None,
+    )
+    mesh = mesh or parallel.make_mesh(run.train.batch_size)
+    fields = _fields(run, task, network)
+    return Program(parallel.compile_train_step(step, mesh), init, fields, mesh)
+
+
+def make_batch(program: Program) -> Arrays:
+    """Noise; a mask marks where its red is bright, and every other label is 1."""
     generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-    mask = (image[..., 0] > 200).astype(np.uint8)
-    index = np.arange(batch_size, dtype=np.int32)
-    return {"image": image, "mask": mask, "label": index % 2, "index": index}
+    batch = {}
+    for name, (shape, dtype) in program.fields.items():
+        if name in ("label", "index"):
+            batch[name] = np.arange(len_of(program), dtype=dtype)
+        elif np.issubdtype(dtype, np.integer):
+            batch[name] = generator.integers(0, 256, shape, dtype)
+        else:
+            batch[name] = generator.uniform(size=shape).astype(dtype)
+    batch["label"] %= 2
+    if "mask" in batch:
+        batch["mask"] = (batch["image"][..., 0] > 200).astype(np.uint8)
+    return batch
+
+
+def len_of(program: Program) -> int:
+    """Images of a batch."""
+    return program.fields["index"][0][0]
+
+
+class Ours:
+    """The compiled step on one batch that stays on the device: a contestant.
+
+    Attributes:
+      compile_seconds: of the step, without its tracing.
+      num_parameters: numbers that it changes.
+    """
+
+    def __init__(self, program: Program, batch: Arrays):
+        everywhere = parallel.replicated(program.mesh)
+        self.state = jax.jit(program.init, out_shardings=everywhere)()
+        self.batch = parallel.put_batch(batch, program.mesh)
+        lowered, started = program.lower(), time.perf_counter()
+        self.compiled = lowered.compile()
+        self.compile_seconds = time.perf_counter() - started
+        self.operations = (lowered.cost_analysis() or {}).get("flops")
+        self.num_parameters = sum(w.size for w in jax.tree.leaves(self.state.params))
+
+    def weights(self) -> Arrays:
+        """Parameters by path, 'encoder_0/Conv_0/kernel'."""
+        return flatten_dict(jax.device_get(self.state.params), sep="/")
+
+    def trace(self, steps: int) -> list[float]:
+        """Losses of the next steps."""
+        return [float(self._advance()["loss"]) for _ in range(steps)]
+
+    def run(self, steps: int) -> float:
+        """Seconds of all steps together; waits for the device once."""
+        started = time.perf_counter()
+        for _ in range(steps):
+            logs = self._advance()
+        logs["loss"].block_until_ready()
+        return time.perf_counter() - started
+
+    def _advance(self) -> dict:
+        self.state, logs = self.compiled(self.state, self.batch)
+        return logs
 
 
 def compare_losses(ours: list[float], theirs: list[float]) -> float:
@@ -85,152 +197,36 @@ def compare_losses(ours: list[float], theirs: list[float]) -> float:
     return float(difference.max() / ours[0])
 
 
-class Ours:
-    """jaxseg's own compiled train step on one batch that stays on the device."""
-
-    def __init__(self, model: str, batch: dict, precision: str, named: dict):
-        import jax
-        import jax.numpy as jnp
-
-        from jaxseg import augment, losses, optim, parallel, steps, train_state
-        from jaxseg.config import Optim
-        from jaxseg.models import MODELS
-        from jaxseg.tasks import TASKS
-
-        name, options, task_name = NETWORKS[model]
-        network = MODELS[name](1, jnp.dtype(precision), **options)
-        task = TASKS[task_name](
-            ("background", "crack"),
-            losses.make_loss({"bce": {"weight": 1.0, "pos_weight": 1.0}}),
-            threshold="max_f1",
-            min_recall=0.5,
-        )
-        adam = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
-        optimizer = optim.make_optimizer(adam, lambda step: 1e-3, step_at=round)
-        step = steps.make_train_step(
-            network,
-            task,
-            optimizer,
-            augment.make_augment(named),
-            augment.make_normalize((0.5,) * 3, (0.25,) * 3),
-            seed=0,
-            accumulate=1,
-            ema_decay=None,
-            parts={},
-            reduction="mean",
-            progress=lambda step: 0.0,
-        )
-        mesh = parallel.make_mesh(len(batch["image"]))
-        init = partial(
-            train_state.init_train_state,
-            network,
-            optimizer,
-            image_shape=batch["image"].shape[1:],
-            seed=0,
-            use_ema=False,
-        )
-        self.state = jax.jit(init, out_shardings=parallel.replicated(mesh))()
-        self.batch = parallel.put_batch(batch, mesh)
-        started = time.perf_counter()
-        jitted = parallel.compile_train_step(step, mesh)
-        self._step = jitted.lower(self.state, self.batch).compile()
-        self.compile_seconds = time.perf_counter() - started
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(weight.size for weight in self.weights().values())
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Parameters by path, 'encoder_0/Conv_0/kernel'."""
-        import jax
-        from flax.traverse_util import flatten_dict
-
-        return flatten_dict(jax.device_get(self.state.params), sep="/")
-
-    def trace(self, steps: int) -> list[float]:
-        """Losses of the next steps."""
-        return [float(self._advance()["loss"]) for _ in range(steps)]
-
-    def run(self, steps: int) -> float:
-        """Seconds of all steps together; waits for the device once."""
-        started = time.perf_counter()
-        for _ in range(steps):
-            logs = self._advance()
-        logs["loss"].block_until_ready()
-        return time.perf_counter() - started
-
-    def _advance(self) -> dict:
-        self.state, logs = self._step(self.state, self.batch)
-        return logs
+def _make_task(run: Run, classes: tuple[str, ...]) -> Task:
+    make = TASKS[run.task.name]
+    if not takes_loss(make):
+        return make(classes, **run.task.kwargs)
+    plain = {"bce": {"weight": 1.0, "pos_weight": 1.0}}
+    if len(classes) > 2:
+        equal = (1.0,) * len(classes)
+        plain = {"cross_entropy": {"weight": 1.0, "class_weights": equal}}
+    return make(classes, losses.make_loss(plain), **run.task.kwargs)
 
 
-class Twin:
-    """The other side of torch_twin.py; that process idles while it is not asked."""
-
-    def __init__(self, process: subprocess.Popen):
-        self._process = process
-        ready = self._answer()
-        self.rungs, self.versions = ready["rungs"], ready["versions"]
-
-    def trace(self, steps: int) -> list[float]:
-        """Losses of the first steps."""
-        return self._ask({"trace": steps})["losses"]
-
-    def run(self, rung: str, steps: int) -> float:
-        """Seconds of all steps together."""
-        return self._ask({"run": steps, "rung": rung})["seconds"]
-
-    def _ask(self, request: dict) -> dict:
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            python, code = self._process.args[0], self._process.wait()
-            raise _no_torch(f"{python} ended with {code}; its words are above")
-        return json.loads(line)
+def _fields(run: Run, task: Task, network) -> dict[str, tuple]:
+    count, size = run.train.batch_size, run.data.image_size
+    image = jnp.zeros((1, *size, run.data.channels))
+    outputs, _ = jax.eval_shape(
+        lambda: network.init_with_output(jax.random.key(0), image, train=False)
+    )
+    fields = {
+        "image": ((*size, run.data.channels), np.uint8),
+        "label": ((), np.int32),
+        "index": ((), np.int32),
+    }
+    if "seg_logits" in task.needs:
+        fields["mask"] = (size, np.uint8)
+    if task.targets:
+        fields |= target_fields(size, task.targets.for_network(outputs))
+    return {name: ((count, *shape), kind) for name, (shape, kind) in fields.items()}
 
 
-@contextlib.contextmanager
-def open_twin(python: str, model: str, weights: dict, batch: dict) -> Iterator[Twin]:
-    """The twin with those weights; its process ends with the block.
-
-    Raises:
-      InputError: jax does not run on a CPU, or that Python has no torch.
-    """
-    _require_cpu()
-    threads = str(len(os.sched_getaffinity(0)))
-    # Threads that spin while they wait would slow the other side down.
-    quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "weights.npz", **weights)
-        np.savez(Path(folder) / "batch.npz", **batch)
-        try:
-            process = subprocess.Popen(
-                [python, str(TWIN), model, folder, "--threads", threads],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | quiet,
-            )
-        except OSError as error:
-            raise _no_torch(f"{python}: {error.strerror}") from None
-        with process:
-            yield Twin(process)
-
-
-def _no_torch(found: str) -> InputError:
-    fix = "--torch-python PATH/bin/python of an environment with them"
-    return InputError("a Python with torch and numpy", found, fix)
-
-
-def _require_cpu() -> None:
-    import jax
-
-    if jax.default_backend() != "cpu":
-        raise InputError(
-            "a CPU, where the twin runs",
-            f"jax runs on {jax.default_backend()}",
-            "JAX_PLATFORMS=cpu before the command, or no --against",
-        )
+def _shapes(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )

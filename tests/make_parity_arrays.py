@@ -9,8 +9,8 @@ our networks with these arrays, and, where PyTorch is installed, the arrays with
 libraries.
 """
 
-import functools
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -51,32 +51,23 @@ def summarize(feature: np.ndarray) -> np.ndarray:
     return np.stack([pixels.mean(-1), pixels.std(-1), pixels[..., -1]], axis=1)
 
 
-@functools.cache
 def import_libraries():
-    """(torch, torchvision, timm, smp, the operators torchvision lacks on a CPU)."""
-    import torch
-    from torch.library import Library
+    """(torch, torchvision, timm, smp)."""
+    scripts = str(Path(__file__).parents[1] / "scripts")
+    if scripts not in sys.path:
+        sys.path.insert(0, scripts)
+    import torch_networks
 
-    operators = Library("torchvision", "DEF")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt "
-        "pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> "
-        "Tensor",
-    ):
-        operators.define(schema)
+    torchvision, _ = torch_networks.import_torchvision()
     import segmentation_models_pytorch
     import timm
-    import torchvision
 
-    # Operators live as long as the object that defined them.
-    return torch, torchvision, timm, segmentation_models_pytorch, operators
+    return torch_networks.torch, torchvision, timm, segmentation_models_pytorch
 
 
 def build(name: str, libraries):
     """A network of a library with the weights of the rule."""
-    torch, torchvision, timm, smp, _ = libraries
+    torch, torchvision, timm, smp = libraries
     library, model = name.split(" ")
     if library == "smp":
         network = smp.Unet(model, encoder_weights=None, classes=1)

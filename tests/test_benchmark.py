@@ -1,5 +1,6 @@
 """The pairing protocol, the report, and a PyTorch twin that is the same network."""
 
+import importlib.util
 import itertools
 import json
 import sys
@@ -9,30 +10,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import benchmark  # noqa: E402
+import benchmark_plan  # noqa: E402
+import benchmark_report  # noqa: E402
 import benchmark_step  # noqa: E402
+import benchmark_twin  # noqa: E402
+import command_line  # noqa: E402
 
+from jaxseg import memory  # noqa: E402
 from jaxseg.errors import InputError  # noqa: E402
-from jaxseg.models import MODELS  # noqa: E402
+from jaxseg.vocabulary import SCHEMAS  # noqa: E402
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def config(name, *overrides):
+    return command_line.load_config(CONFIGS / f"{name}.py", overrides, SCHEMAS)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """(model, batch, weights, losses) of a tiny U-Net of two levels."""
+    """(batch, weights, losses) of a tiny U-Net of two levels."""
     pytest.importorskip("torch")  # compiles for nothing where there is none
-    options = benchmark_step.UNET | dict(widths=(4, 6), dropout=(0.0, 0.0))
-    with pytest.MonkeyPatch.context() as patch:
-        network = ("unet", options, "segmentation")
-        patch.setitem(benchmark_step.NETWORKS, "unet", network)
-        batch = benchmark_step.make_batch(8, 8)
-        ours = benchmark_step.Ours("unet", batch, "float32", {})
-    weights = ours.weights()
-    return "unet", batch, weights, ours.trace(3)
+    run = config(
+        "folder_segmentation",
+        "model.widths=(4, 6)",
+        "model.dropout=(0.0, 0.0)",
+        "data.image_size=(8, 8)",
+        "train.precision=float32",
+    )
+    program = benchmark_step.make_program(run, {})
+    batch = benchmark_step.make_batch(program)
+    ours = benchmark_step.Ours(program, batch)
+    weights = benchmark_twin.port_weights("unet", ours.weights())
+    return batch, weights, ours.trace(3)
 
 
 @pytest.fixture
@@ -101,10 +117,10 @@ def test_the_report_holds_the_last_measurement_of_every_command(tmp_path):
     old = record(seconds={"jaxseg float32": 9.0})
     lines = [json.dumps(entry) for entry in (old, record())]
     (tmp_path / "benchmarks" / "cpu.json").write_text("\n".join(lines) + "\n")
-    benchmark.write_report(tmp_path)
+    benchmark_report.write_report(tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
-    assert "| jaxseg float32 | 0.5000 | 16 |  |" in page
-    assert "| PyTorch float32 | 0.2500 | 32 | 0.50x (0.40 to 0.60) |" in page
+    assert "| jaxseg float32 | 0.5000 | 16.0 |  |" in page
+    assert "| PyTorch float32 | 0.2500 | 32.0 | 0.50x (0.40 to 0.60) |" in page
     for fact in (
         "Abacus, 2 cores",
         "3 blocks of each",
@@ -120,7 +136,7 @@ def test_the_report_holds_the_last_measurement_of_every_command(tmp_path):
 
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"measurements, \*\.json"):
-        benchmark.write_report(tmp_path)
+        benchmark_report.write_report(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,61 +150,131 @@ def test_another_network_is_not_timed(theirs):
 def test_a_python_without_torch_is_refused():
     with (
         pytest.raises(InputError, match="a Python with torch and numpy"),
-        benchmark_step.open_twin("/nowhere/python", "unet", {}, {}),
+        benchmark_twin.open_twin("/nowhere/python", "unet", {}, {}, compiled=False),
     ):
         pass
 
 
 def test_a_recorded_command_has_no_path_of_this_machine():
-    words = ["step", "--json", "/tmp/x.json", "--torch-python", "/opt/python"]
+    words = ["step", "--config", "configs/sdnet.py", "--json", "/tmp/x.json"]
+    words += ["--torch-python", "/opt/python"]
     options = benchmark.make_parser().parse_args(words)
-    assert not [text for text in benchmark.settings(options) if "/" in text]
+    assert benchmark.settings(options) == ["--config configs/sdnet.py"]
 
 
 def test_the_unet_of_the_twin_learns_as_ours_does(tiny, torch_twin):
-    model, batch, weights, losses = tiny
-    theirs = torch_twin.trace_losses(model, weights, batch, 3)
+    batch, weights, losses = tiny
+    theirs = torch_twin.trace_losses("unet", weights, batch, 3)
     np.testing.assert_allclose(losses, theirs, rtol=1e-3)
     assert theirs[2] < theirs[0]
 
 
 def test_a_weight_without_a_partner_is_refused(tiny, torch_twin):
-    model, _, weights, _ = tiny
-    name = "mask_head/Conv_0/bias"
+    _, weights, _ = tiny
+    name = "mask_head.Conv_0.bias"
     fewer = {key: weight for key, weight in weights.items() if key != name}
     with pytest.raises(ValueError, match=r"one side only: mask_head\.Conv_0\.bias"):
-        torch_twin.build_network(model, fewer)
+        torch_twin.build_network("unet", fewer)
 
 
 def test_the_child_process_answers_as_the_twin_in_this_process(tiny, torch_twin):
-    model, batch, weights, _ = tiny
-    expected = torch_twin.trace_losses(model, weights, batch, 2)
-    with benchmark_step.open_twin(sys.executable, model, weights, batch) as twin:
+    batch, weights, _ = tiny
+    expected = torch_twin.trace_losses("unet", weights, batch, 2)
+    opened = benchmark_twin.open_twin(
+        sys.executable, "unet", weights, batch, compiled=False
+    )
+    with opened as twin:
         np.testing.assert_allclose(twin.trace(2), expected, rtol=1e-3)
         assert all(twin.run(rung, 1) > 0 for rung in twin.rungs)
 
 
-def test_the_resnet_of_the_twin_has_the_weights_and_logits_of_ours(torch_twin):
-    network = MODELS["classifier"](1, jnp.float32, **benchmark_step.RESNET18)
-    generator = np.random.default_rng(0)
-    image = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
-    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+@pytest.mark.parametrize(
+    ("name", "overrides", "twin"),
+    [
+        ("sdnet", (), "torchvision resnet18"),
+        ("sdnet", ("model.encoder=efficientnet_b0",), "timm efficientnet_b0"),
+        ("speedlines", (), "smp resnet34"),
+        (
+            "speedlines_b0",
+            ("model.encoder=smp_efficientnet_b0", "model.skips=blocks"),
+            "smp efficientnet-b0",
+        ),
+        ("crack_segmentation", ("train.batch_size=8",), "segdecnet"),
+    ],
+)
+def test_the_weights_of_a_config_have_partners_in_the_library(
+    name, overrides, twin, torch_twin
+):
+    """Names, shapes and number; test_pretrained.py has the outputs."""
+    if twin != "segdecnet" and not importlib.util.find_spec("timm"):
+        pytest.skip("the extra parity is not installed")
+    run = config(name, *overrides)
+    assert benchmark_twin.twin_of(run) == twin
+    params = jax.eval_shape(benchmark_step.make_program(run, {}).init).params
     weights = {
-        name: generator.normal(scale=0.05, size=leaf.shape).astype(np.float32)
-        for name, leaf in flatten_dict(shapes["params"], sep="/").items()
+        path: np.zeros(leaf.shape, np.float32)
+        for path, leaf in flatten_dict(params, sep="/").items()
     }
-    statistics = jax.tree.map_with_path(
-        lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", np.float32),
-        shapes["batch_stats"],
-    )
-    variables = {
-        "params": unflatten_dict(weights, sep="/"),
-        "batch_stats": statistics,
-    }
-    logits = jax.jit(lambda x: network.apply(variables, x, train=False))(image)
-    twin = torch_twin.build_network("resnet18", weights).eval()
-    with torch_twin.torch.no_grad():
-        theirs = twin(torch_twin.torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
-    np.testing.assert_allclose(theirs.numpy(), logits["cls_logits"][:, 0], atol=1e-4)
-    # torchvision's ResNet-18 has 11,689,512 with 1000 classes of 513 weights each.
-    assert sum(w.size for w in weights.values()) == 11_689_512 - 1000 * 513 + 513
+    ported = benchmark_twin.port_weights(twin, weights)
+    network = torch_twin.build_network(twin, ported)
+    theirs = dict(network.named_parameters())
+    assert all(not theirs[name].any() for name in ported)  # loaded: all are 0
+    assert len(ported) == len(weights)
+
+
+@pytest.mark.parametrize("name", ["coffee_leaf", "speedlines_b0", "sdnet_small"])
+def test_a_network_that_pytorch_has_not_is_refused(name):
+    with pytest.raises(InputError, match="a network that PyTorch has too"):
+        benchmark_twin.twin_of(config(name))
+
+
+def test_chance_is_taken_out_of_a_config():
+    b0 = benchmark_twin.without_chance(config("speedlines_b0")).model.network.kwargs
+    road = benchmark_twin.without_chance(config("road")).model.network.kwargs
+    assert b0["drop_path"] == 0
+    assert not any(road["dropout"])
+
+
+def test_a_plan_extends_a_straight_line_to_the_memory_of_a_device(monkeypatch):
+    """12 MB and 3 MB an image, on 8 devices; by hand."""
+
+    def need_of(run, mesh):
+        share = run.train.batch_size / mesh.size / run.train.accumulate
+        return memory.Need(int(10e6), int(2e6), int(share * 3e6))
+
+    monkeypatch.setattr(benchmark_plan, "need_of", need_of)
+    run = config("quickstart", "train.batch_size=16")
+    rows = benchmark_plan.plan(run, benchmark_plan.open_mesh("", 16), int(100e6))
+    plain, accumulated = rows["as it is"], rows["train.accumulate=2"]
+    assert plain["gigabytes"] == pytest.approx(0.018)
+    assert plain["megabytes_per_image"] == pytest.approx(3)
+    assert plain["largest_batch"] == 8 * 29  # (100 - 12) / 3 = 29.3 on each
+    assert accumulated["largest_batch"] == 8 * 58
+
+
+def test_the_need_of_a_program_is_the_sizes_of_its_arrays():
+    """y = sin(x) + 1 for 1 MiB x: given, made, and nothing else."""
+    x = jax.ShapeDtypeStruct((1 << 18,), np.float32)
+    compiled = jax.jit(lambda x: jnp.sin(x) + 1).lower(x).compile()
+    assert memory.need_of(compiled) == memory.Need(1 << 20, 1 << 20, 0)
+    donated = jax.jit(lambda x: jnp.sin(x) + 1, donate_argnums=0).lower(x).compile()
+    assert memory.need_of(donated) == memory.Need(1 << 20, 0, 0)
+
+
+def test_tpus_without_libtpu_are_refused():
+    with pytest.raises(InputError, match="pip install libtpu"):
+        benchmark_plan.open_mesh("v99:2x2", 8)
+
+
+def test_a_plan_in_the_report(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    lever = {"gigabytes": 1.25, "megabytes_per_image": 60.5, "largest_batch": 1234}
+    entry = record(kind="plan", levers={"as it is": lever}, memory=24.0)
+    entry |= {"compiled_for": "v5e:2x2", "predicted": 1.2, "measured": 1.25}
+    del entry["blocks"]
+    (tmp_path / "benchmarks" / "cpu.json").write_text(json.dumps(entry) + "\n")
+    benchmark_report.write_report(tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| as it is | 1.25 | 60.5 | 1,234 |" in page
+    assert "compiled for v5e:2x2, of which each has 24.0 GB" in page
+    assert "adds 1.20 GB by the plan and 1.25 GB when it is run" in page

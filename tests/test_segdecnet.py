@@ -1,11 +1,16 @@
-import functools
+import sys
 import zlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import benchmark_twin
 
 from jaxseg import tasks
 from jaxseg.data.targets import downsize
@@ -117,81 +122,58 @@ def image():
     return np.random.default_rng(0).uniform(size=(2, 128, 136, 3)).astype(np.float32)
 
 
-def in_pytorch(torch, params, image, *, adjust_gradient):
-    """Map [N, 1, h, w] and decision [N, 1] by the formulas; params as tensors."""
-    functional = torch.nn.functional
+def in_pytorch(params):
+    """The benchmark's statement of the formulas with these parameters."""
+    networks = pytest.importorskip("torch_networks", reason="torch is not installed")
+    network = networks.SegDecNet()
+    ported = {name: networks.torch.from_numpy(w) for name, w in port(params).items()}
+    network = network.to(ported["decision.bias"].dtype)
+    network.load_state_dict(ported)
+    return network
 
-    def norm(layer, x):
-        mean = x.mean(dim=(2, 3), keepdim=True)
-        deviation = x.std(dim=(2, 3), keepdim=True)  # unbiased, as everywhere in torch
-        scale, bias = (layer[name].view(1, -1, 1, 1) for name in ("scale", "bias"))
-        return scale * (x - mean) / torch.sqrt(deviation + 0.001) + bias
 
-    def conv(layer, x):
-        weight = layer["kernel"].permute(3, 2, 0, 1)
-        return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
-
-    def block(name, x):
-        layer = params[name]
-        return norm(layer["norm"], conv(layer["conv"], x)).relu()
-
-    def pool(x):
-        return functional.max_pool2d(x, 2)
-
-    x = block("volume_0_0", torch.from_numpy(image).permute(0, 3, 1, 2))
-    for level, layers in ((1, 3), (2, 4), (3, 1)):
-        x = pool(x)
-        for layer in range(layers):
-            x = block(f"volume_{level}_{layer}", x)
-    logits = norm(params["mask_norm"], conv(params["mask_conv"], x))
-    seen = (x.detach(), logits.detach()) if adjust_gradient else (x, logits)
-    y = torch.cat(seen, dim=1)
-    for layer in range(3):
-        y = block(f"decision_{layer}", pool(y))
-    features = [
-        y.amax((2, 3)),
-        y.mean((2, 3)),
-        seen[1].amax((2, 3)),
-        seen[1].mean((2, 3)),
-    ]
-    dense = params["decision"]
-    return logits, torch.cat(features, 1) @ dense["kernel"] + dense["bias"]
+def port(params):
+    """Parameters or their gradients by their names in PyTorch."""
+    weights = {k: np.asarray(w) for k, w in flatten_dict(params, sep="/").items()}
+    return {
+        name: np.ascontiguousarray(w)
+        for name, w in benchmark_twin.port_weights("segdecnet", weights).items()
+    }
 
 
 def test_the_network_equals_the_formulas_in_pytorch(variables, image):
+    twin = in_pytorch(variables["params"])
     torch = pytest.importorskip("torch")
-    params = jax.tree.map(torch.from_numpy, variables["params"])
-    logits, decision = in_pytorch(torch, params, image, adjust_gradient=True)
+    with torch.no_grad():
+        logits, decision = twin(torch.from_numpy(image).permute(0, 3, 1, 2))
     run = jax.jit(lambda v, x: network().apply(v, x, train=False))
     found = run(variables, image)
-    np.testing.assert_allclose(
-        np.asarray(found["seg_map"])[..., 0], logits[:, 0], rtol=0, atol=1e-4
-    )
-    np.testing.assert_allclose(found["cls_logits"], decision, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found["seg_map"][..., 0], logits, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found["cls_logits"][:, 0], decision, rtol=0, atol=1e-4)
 
 
 SHARES, DELTA, PROGRESS = (1 - 0.25, 0.4 * 0.25), 0.4, 0.25
 
 
-def one_by_one_in_pytorch(torch, params, image, target, weight):
+def one_by_one_in_pytorch(params, image, target, weight):
     """Sum of the losses, and of the gradients of backward passes, in double or single.
 
     All arrays have the dtype that it is computed in.
     """
-    functional = torch.nn.functional
-    params = jax.tree.map(lambda x: torch.from_numpy(x).requires_grad_(), params)
+    twin = in_pytorch(params)
+    torch = pytest.importorskip("torch")
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
     loss = 0.0
     for n in range(len(image)):
-        one = image[n : n + 1]
-        logits, decision = in_pytorch(torch, params, one, adjust_gradient=True)
+        one = torch.from_numpy(image[n : n + 1]).permute(0, 3, 1, 2)
+        logits, decision = twin(one)
         wanted, share = torch.from_numpy(target[n]), torch.from_numpy(weight[n])
-        entropy = functional.binary_cross_entropy_with_logits
-        seg_loss = (share * entropy(logits[0, 0], wanted, reduction="none")).mean()
-        dec_loss = entropy(decision[0, 0], wanted.max())
+        seg_loss = (share * entropy(logits[0], wanted, reduction="none")).mean()
+        dec_loss = entropy(decision[0], wanted.max())
         single = SHARES[0] * seg_loss + SHARES[1] * dec_loss
         single.backward()
         loss += float(single.detach())
-    return loss, jax.tree.map(lambda x: x.grad.numpy(), params)
+    return loss, {name: w.grad.numpy() for name, w in twin.named_parameters()}
 
 
 def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables, image):
@@ -200,7 +182,6 @@ def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables,
     In single precision a ReLU or max-pool near a tie may take the other side, there
     too: what is below is compared with what that costs in PyTorch.
     """
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(2)
     arrays = {
         "params": variables["params"],
@@ -209,9 +190,8 @@ def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables,
         "weight": rng.uniform(0, 3, size=(2, 16, 17)).astype(np.float32),
     }
     doubles = jax.tree.map(lambda x: np.asarray(x, np.float64), arrays)
-    run = functools.partial(one_by_one_in_pytorch, torch)
-    loss, exact = run(**doubles)
-    _, single = run(**arrays)
+    loss, exact = one_by_one_in_pytorch(**doubles)
+    _, single = one_by_one_in_pytorch(**arrays)
     task = tasks.segdec(
         ("background", "crack"),
         delta=DELTA,
@@ -239,17 +219,16 @@ def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables,
 
     found, grads = jax.jit(jax.value_and_grad(objective))(variables["params"])
     assert float(found) == pytest.approx(loss, rel=1e-5)
-    rounding, error = distance(single, exact), distance(grads, exact)
+    rounding, error = distance(single, exact), distance(port(grads), exact)
     allowed = 2 * max(rounding.values())
     assert allowed < 0.05
     for name, away in error.items():
-        is_above = name.startswith(("mask", "decision/"))
+        is_above = name.startswith(("mask", "decision."))
         assert away < (1e-3 if is_above else allowed), name
 
 
 def distance(found, exact):
     """By name the length of the difference over the length of the array."""
-    found, exact = flatten_dict(found, sep="/"), flatten_dict(exact, sep="/")
     return {
         name: np.linalg.norm(found[name] - values) / np.linalg.norm(values)
         for name, values in exact.items()

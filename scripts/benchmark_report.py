@@ -1,0 +1,140 @@
+"""The tables of `benchmark.py`, and docs/benchmarks.md out of their records."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxseg.errors import InputError
+
+COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
+PLAN_COLUMNS = ("with", "GB", "MB an image", "largest batch")
+METHODS = {
+    "step": "One training step, the uint8 batch already on the device: random "
+    "left-right flips (not for SegDecNet), normalisation, forward, binary "
+    "cross-entropy or SegDecNet's loss, backward, Adam (learning rate 0.001); no "
+    "dropout. PyTorch trains the same network, from torchvision, timm or "
+    "segmentation_models.pytorch where they have it, in a process of its own with as "
+    "many threads, never at the same time. Before the timing both train in float32 "
+    "from the same weights, and their losses have to agree.",
+    "augment": "The step of jaxseg alone, as above, with other augmentations. The "
+    "ratio is how many times as long a step takes with them.",
+    "plan": "What the compiler lays out for a train step on one device, before it is "
+    "run: state, batch, activations and gradients. The largest batch is that of a "
+    "straight line through the need of the config's batch and of twice as many.",
+    "conv": "SegDecNet's convolution of 15x15 taps, 64 to 1024 channels, at an eighth "
+    "of 640x232 pixels: value and gradients for the image and for the kernel.",
+    "input": "Random batches on one pinned core: out of the memory-mapped cache of "
+    "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "
+    "allocated by NumPy, three in flight, whose memory the C library hands out again; "
+    "new pages come from the system every time. The images are rendered concrete.",
+    "start": "Wall time from the start of a process. 'First step' is the time until "
+    "the program says that its step is compiled, plus the mean step of the first "
+    "epoch. Cold: no data rendered, no cache. Warm: the same command once more.",
+}
+
+
+def make_table(record: dict) -> list[tuple[str, ...]]:
+    """Column names, then rows of text."""
+    if record["kind"] == "plan":
+        return [PLAN_COLUMNS, *_plan_rows(record)]
+    return [COLUMNS, *_timed_rows(record)]
+
+
+def _plan_rows(record: dict) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            f"{lever['gigabytes']:.2f}",
+            f"{lever['megabytes_per_image']:,.1f}",
+            f"{lever['largest_batch']:,}",
+        )
+        for name, lever in record["levers"].items()
+    ]
+
+
+def _timed_rows(record: dict) -> list[tuple[str, ...]]:
+    rows = []
+    for name, seconds in record["seconds"].items():
+        images = f"{record['images'] / seconds:,.1f}" if record["images"] else ""
+        ratio = ""
+        if name in record["ratios"]:
+            digits = 3 if record["kind"] == "augment" else 2
+            median, low, high = (f"{x:.{digits}f}" for x in record["ratios"][name])
+            ratio = f"{median}x ({low} to {high})"
+        rows.append((name, f"{seconds:.4f}", images, ratio))
+    return rows
+
+
+def facts_of(record: dict) -> list[str]:
+    """What was found beside the table."""
+    facts = []
+    if "memory" in record:
+        where = record["compiled_for"] or record["machine"]["device"]
+        facts.append(f"compiled for {where}, of which each has {record['memory']} GB")
+    if "measured" in record:
+        facts.append(
+            f"as it is, a step adds {record['predicted']:.2f} GB by the plan and "
+            f"{record['measured']:.2f} GB when it is run"
+        )
+    if "blocks" in record:
+        facts.append(f"{len(next(iter(record['blocks'].values())))} blocks of each")
+    if "compile_seconds" in record:
+        facts.append(f"compiled in {record['compile_seconds']:.1f} s")
+    if record.get("operations"):
+        each = record["operations"] / record["images"]
+        speed = record["operations"] / next(iter(record["seconds"].values()))
+        facts.append(f"{each / 1e9:.1f} GFLOP an image, {speed / 1e12:.3f} TFLOP/s")
+    if record.get("gigabytes"):
+        facts.append(f"{record['gigabytes']:.2f} GB of memory")
+    return facts
+
+
+def make_report(records: Sequence[dict]) -> str:
+    """The Markdown page; of the same measurement with the same versions the last."""
+    latest = {_identity(record): record for record in records}
+    lines = ["# Benchmarks", "", "Made by `python scripts/benchmark.py report`."]
+    for kind, method in METHODS.items():
+        chosen = [record for record in latest.values() if record["kind"] == kind]
+        lines += ["", f"## {kind}", "", method] if chosen else []
+        for record in chosen:
+            lines += _report_lines(record)
+    return "\n".join(lines) + "\n"
+
+
+def _identity(record: dict) -> str:
+    machine = record["machine"]
+    return json.dumps([record["command"], machine["cpu"], machine["versions"]])
+
+
+def _report_lines(record: dict) -> list[str]:
+    machine = record["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    facts = [
+        f"`benchmark.py {record['command']}`",
+        f"{machine['cpu']}, {machine['cores']} cores",
+        f"{machine['others']:.0%} of them used by other programs",
+        versions,
+        f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
+    ]
+    facts += facts_of(record)
+    columns, *rows = make_table(record)
+    cells = [
+        f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)
+    ]
+    return ["", f"### {record['what']}", "", "; ".join(facts) + ".", "", *cells]
+
+
+def write_report(folder: Path) -> None:
+    """benchmarks.md in a folder, from the lines of benchmarks/*.json in it.
+
+    Raises:
+      InputError: there are none.
+    """
+    files = sorted((folder / "benchmarks").glob("*.json"))
+    if not files:
+        found, fix = f"none in {folder / 'benchmarks'}", "benchmark.py step --json FILE"
+        raise InputError("measurements, *.json", found, fix)
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    records = [json.loads(line) for line in lines]
+    (folder / "benchmarks.md").write_text(make_report(records), encoding="utf-8")
+    print(f"- {folder / 'benchmarks.md'} with {len(records)} measurements")

@@ -1,0 +1,186 @@
+"""PyTorch's side of `benchmark.py step --against torch`: a child process.
+
+It trains the same network, from the library that its users have it from where there is
+one, from the same weights on the same batch.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.config import Run, Spec
+from jaxseg.errors import InputError
+from jaxseg.torch_names import to_torch, torch_name
+
+TWIN = Path(__file__).with_name("torch_twin.py")
+OWN = {  # torch_networks.py has these, with such keys
+    "unet": {
+        "norm": "batch",
+        "activation": "relu",
+        "decoder": "transpose",
+        "head_kernel": 1,
+        "image_head": False,
+    },
+    "segdecnet": {"variant": "released", "adjust_gradient": True},
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+def twin_of(run: Run) -> str:
+    """The network as torch_twin.py names it.
+
+    Raises:
+      InputError: PyTorch's libraries have none like it, and the twin neither.
+    """
+    network = run.model.network
+    name, keys = network.name, network.kwargs
+    encoder = keys.get("encoder", "")
+    is_resnet, is_smp = encoder.startswith("resnet"), encoder.startswith("smp_")
+    if name == "classifier" and not is_smp:
+        return f"{'torchvision' if is_resnet else 'timm'} {encoder}"
+    plain = not keys.get("image_head") and keys.get("skips") == "blocks"
+    if name == "encoder_unet" and plain and (is_resnet or is_smp):
+        return f"smp {encoder.removeprefix('smp_').replace('_', '-')}"
+    for own, wanted in OWN.items():
+        if name == own and wanted.items() <= keys.items():
+            return own
+    raise InputError(
+        "a network that PyTorch has too: a classifier, a plain unet with batch norm, "
+        "SegDecNet, or an encoder_unet of segmentation_models.pytorch",
+        f"{name} with {dict(keys)}",
+        "--config.model.encoder=smp_efficientnet_b0 --config.model.skips=blocks",
+    )
+
+
+def without_chance(run: Run) -> Run:
+    """The same without dropout, which no two programs draw alike."""
+    network = run.model.network
+    zero = {k: 0.0 for k in ("drop_path", "dropout") if k in network.kwargs}
+    if network.name == "unet":
+        zero = {"dropout": (0.0,) * len(network.kwargs["dropout"])}
+    calm = Spec(network.name, {**network.kwargs, **zero})
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, network=calm))
+
+
+def port_weights(twin: str, weights: Arrays) -> Arrays:
+    """Parameters by the name and in the layout of the twin's state dict."""
+    library, _, model = twin.partition(" ")
+    if not model:
+        return {_own_name(name): _own_layout(name, w) for name, w in weights.items()}
+    naming = "timm" if library == "timm" else "torchvision"
+    if library == "smp" and not model.startswith("resnet"):
+        naming = "smp"
+    ported = {}
+    for name, weight in weights.items():
+        if name.startswith("image_head"):
+            leaf = "bias" if name.endswith("bias") else "weight"
+            theirs = f"{'fc' if library == 'torchvision' else 'classifier'}.{leaf}"
+        else:
+            theirs = torch_name(f"params/{name}", naming, model[-2:])
+        if library == "smp" and name.startswith("encoder/"):
+            theirs = f"encoder.{theirs}"
+        ported[theirs] = to_torch(weight, theirs)
+    return ported
+
+
+def _own_name(name: str) -> str:
+    *path, leaf = name.split("/")
+    return ".".join([*path, "bias" if leaf == "bias" else "weight"])
+
+
+def _own_layout(name: str, weight: np.ndarray) -> np.ndarray:
+    if name.startswith("up_") and weight.ndim == 4:
+        return weight.transpose(2, 3, 0, 1)  # ConvTranspose2d wants [in, out, h, w]
+    return to_torch(weight, _own_name(name))
+
+
+class Twin:
+    """The other side of torch_twin.py; that process idles while it is not asked."""
+
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+        ready = self._answer()
+        self.rungs, self.versions = ready["rungs"], ready["versions"]
+
+    def trace(self, steps: int) -> list[float]:
+        """Losses of the first steps."""
+        return self._ask({"trace": steps})["losses"]
+
+    def run(self, rung: str, steps: int) -> float:
+        """Seconds of all steps together."""
+        return self._ask({"run": steps, "rung": rung})["seconds"]
+
+    def _ask(self, request: dict) -> dict:
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            python, code = self._process.args[0], self._process.wait()
+            raise _no_torch(f"{python} ended with {code}; its words are above")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def open_twin(
+    python: str, twin: str, weights: Arrays, batch: Arrays, *, compiled: bool
+) -> Iterator[Twin]:
+    """The twin with those weights; its process ends with the block.
+
+    Args:
+      twin: from `twin_of`.
+      weights: from `port_weights`.
+
+    Raises:
+      InputError: jax does not run on a CPU, or that Python lacks what it needs.
+    """
+    _require_cpu()
+    threads = str(len(os.sched_getaffinity(0)))
+    # Threads that spin while they wait would slow the other side down.
+    quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
+    faster = ["--compiled"] if compiled else []
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "weights.npz", **weights)
+        np.savez(Path(folder) / "batch.npz", **batch)
+        try:
+            process = subprocess.Popen(
+                [python, str(TWIN), twin, folder, "--threads", threads, *faster],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | quiet,
+            )
+        except OSError as error:
+            raise _no_torch(f"{python}: {error.strerror}") from None
+        with process:
+            yield Twin(process)
+
+
+def _no_torch(found: str) -> InputError:
+    fix = "--torch-python PATH/bin/python of an environment with them"
+    return InputError(
+        "a Python with torch and numpy, and for these networks torchvision, timm and "
+        "segmentation-models-pytorch",
+        found,
+        fix,
+    )
+
+
+def _require_cpu() -> None:
+    import jax
+
+    if jax.default_backend() != "cpu":
+        raise InputError(
+            "a CPU, where the twin runs",
+            f"jax runs on {jax.default_backend()}",
+            "JAX_PLATFORMS=cpu before the command, or no --against",
+        )
