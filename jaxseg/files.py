@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.errors import InputError
 
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextlib.contextmanager
@@ -86,12 +86,16 @@ def exclusive(path: Path, *, wait: bool, option: str = "--workdir") -> Iterator[
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path, setting: str) -> Iterator[None]:
-    """Turns 'no space left' into an error that names the folder and the way out."""
+    """Turns 'no space left' into an error that names the folder and the way out.
+
+    So does a file system that has become read-only, as damaged ones do.
+    """
     try:
         yield
-    # ArrayRecord raises RuntimeError, with the system's words somewhere in its text.
-    except (OSError, RuntimeError) as error:
-        causes = [os.strerror(number) for number in sorted(OUT_OF_SPACE)]
+    # ArrayRecord raises RuntimeError and orbax ValueError, with the system's words
+    # somewhere in their text.
+    except (OSError, RuntimeError, ValueError) as error:
+        causes = [os.strerror(number) for number in sorted(UNWRITABLE)]
         cause = next((text for text in causes if text in str(error)), None)
         if cause is None:
             raise

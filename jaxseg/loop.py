@@ -89,7 +89,7 @@ def restore(
     """The inference variables of a checkpoint, and what the host counted then.
 
     Raises:
-      InputError: the folder has no checkpoint.
+      InputError: the folder has no checkpoint, or the best one was damaged.
     """
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
@@ -105,7 +105,14 @@ def restore(
             f"{workdir} without one",
             "the command that trains it, once more",
         )
-    return train_state.inference_variables(state), Progress(**progress)
+    progress = Progress(**progress)
+    if epoch == "best" and progress.best_epoch not in (0, len(progress.history)):
+        raise InputError(
+            f"the checkpoint of the best epoch, {progress.best_epoch}",
+            f"{workdir} without it: it was damaged, and no other was ever the best",
+            "--epoch last of scripts/evaluate.py, or --restart of the training",
+        )
+    return train_state.inference_variables(state), progress
 
 
 class _Training:

@@ -128,7 +128,9 @@ def test_a_lock_is_free_after_its_body(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS]
+)
 def test_a_full_disk_names_the_folder_and_the_way_out(tmp_path, number):
     with (
         pytest.raises(InputError) as caught,
@@ -141,9 +143,10 @@ def test_a_full_disk_names_the_folder_and_the_way_out(tmp_path, number):
     assert caught.value.fix == "--config.data.cache_dir=DIR"
 
 
-def test_the_words_of_a_full_disk_are_found_in_other_errors_too(tmp_path):
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_the_words_of_a_full_disk_are_found_in_other_errors_too(tmp_path, kind):
     with pytest.raises(InputError), files.explain_full_disk(tmp_path, "free some"):
-        raise RuntimeError("write() failed: No space left on device; closing")
+        raise kind("write() failed: No space left on device; closing")
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), RuntimeError()])
