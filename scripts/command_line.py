@@ -6,30 +6,54 @@
 import argparse
 import copy
 import importlib.util
+import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg import backend, config, grid, parsing
+from jaxseg import backend, config, grid, parsing, signals
 from jaxseg.errors import InputError, shorten
+from jaxseg.signals import STOPPED
 
-WRONG_INPUT, STOPPED = 2, 75
+WRONG_INPUT = 2
+EXIT_SECONDS = "JAXSEG_EXIT_SECONDS"
+"""Environment variable: what a machine grants between a signal and the end."""
 
 
 def main(run: Callable[[list[str]], None]) -> None:
     """Runs a script's function; an `InputError` is printed without a traceback."""
     backend.set_xla_flags()
+    # There orbax prints the tracebacks of its threads, and raises the errors as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        run(sys.argv[1:])
+        with signals.bounded_stop(_exit_seconds()):
+            run(sys.argv[1:])
     except InputError as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         sys.exit(STOPPED)
+
+
+def _exit_seconds() -> float:
+    text = os.environ.get(EXIT_SECONDS, "30")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise InputError(
+            f"seconds above 0 in the environment variable {EXIT_SECONDS}",
+            repr(text),
+            f"{EXIT_SECONDS}=30",
+        )
+    return seconds
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:

@@ -59,6 +59,7 @@ FLOORS = {
     "trained": 3.5,
     "evaluate": 4.0,
     "infer": 4.0,
+    "signals": 0.0,
     "loop": 4.4,
     "to_onnx": 3.0,
     "formats": 4.0,

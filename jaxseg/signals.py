@@ -1,0 +1,61 @@
+"""Signals that stop a program: time to save after the first, none after the second."""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+STOPPED = 75
+"""Exit code: stopped by a signal, and the same command goes on."""
+STOPPING = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextlib.contextmanager
+def bounded_stop(seconds: float) -> Iterator[None]:
+    """Ends the process with 75 some seconds after the first SIGINT or SIGTERM.
+
+    At the second one it ends at once. Nothing is cleaned up then, and nothing needs to
+    be: what is half-written has a temporary name.
+
+    Handlers in Python run between two of its instructions, and the main thread may be
+    inside a compilation for minutes. The interpreter writes the number of each signal
+    that has a handler into a pipe at once, and a thread waits for it.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_watch, args=(reader, seconds), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # the thread reads the end
+        thread.join()
+        os.close(reader)
+
+
+def _watch(reader: int, seconds: float) -> None:
+    deadline = None
+    while True:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        is_ready, _, _ = select.select([reader], [], [], left)
+        if not is_ready:
+            _exit(f"not saved within {seconds:g} s")
+        received = os.read(reader, 1)
+        if not received:
+            return
+        if received[0] not in STOPPING:
+            continue
+        if deadline is not None:
+            _exit("stopped at once")
+        deadline = time.monotonic() + seconds
+
+
+def _exit(reason: str) -> None:
+    text = f"\n{reason}; the same command goes on from the last checkpoint\n"
+    os.write(2, text.encode())
+    os._exit(STOPPED)
