@@ -27,6 +27,7 @@ from jaxseg.experiment import Experiment
 from jaxseg.phases import Phase
 from jaxseg.progress import console, track
 from jaxseg.report.previews import Previews
+from jaxseg.tally import Progress, Spikes
 from jaxseg.tasks import Thresholds
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer, epoch_line
@@ -39,36 +40,11 @@ class Interrupted(Exception):
     """A signal asked the run to stop; everything is saved."""
 
 
-@dataclasses.dataclass
-class Progress:
-    """What the host counts.
-
-    Attributes:
-      best: best value of the monitored metric so far, None before any.
-      stale_epochs: epochs since then.
-      loss_sums, num_losses: of the steps already done in the current epoch.
-      history: rows of metrics.csv.
-    """
-
-    best: float | None = None
-    best_epoch: int = 0
-    stale_epochs: int = 0
-    loss_sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    num_losses: int = 0
-    history: list[Row] = dataclasses.field(default_factory=list)
-
-    def best_text(self) -> str:
-        """E.g. '0.7123 of epoch 9'."""
-        if self.best is None:
-            return "none: it never was a number"
-        return f"{self.best:.4f} of epoch {self.best_epoch}"
-
-
 def train(experiment: Experiment, workdir: Path) -> None:
     """Trains to the last epoch or the early stop, from where the run folder stands.
 
     Raises:
-      InputError: the loss is not finite; the last good checkpoint stays.
+      InputError: loss or gradient stays not finite; the last good checkpoint is kept.
       Interrupted: SIGINT or SIGTERM came; saved, and the same command goes on.
     """
     try:
@@ -123,6 +99,7 @@ class _Training:
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.state, self.progress = self._restore_or_init()
         self.writer = Writer(workdir, self.progress.history)
+        self.spikes = Spikes()
         self.signal_name = ""
         self.step = int(self.state.step)
         self.data = experiment.upload()
@@ -239,14 +216,15 @@ class _Training:
         """Reads the losses of all but the last `keep` calls, which still run."""
         while len(unread) > keep:
             first, logs = unread.popleft()
-            values, sums = jax.device_get(logs), self.progress.loss_sums  # [K] each
-            bad = np.flatnonzero(~np.isfinite(values["loss"]))
-            if len(bad):
-                step = first + int(bad[0])
-                self._refuse_non_finite(step, float(values["loss"][bad[0]]))
-            for name, losses in values.items():
-                sums[name] = sums.get(name, 0.0) + float(losses.sum(dtype=np.float64))
-            self.progress.num_losses += len(values["loss"])
+            values = jax.device_get(logs)  # [K] each
+            too_many = self.progress.add(values, self.config.max_skipped)
+            if too_many is not None:
+                loss = float(values["loss"][too_many])
+                self._refuse_non_finite(first + too_many, loss)
+            if (spike := self.spikes.find(values["loss"])) is not None:
+                k, words = spike
+                ids = shorten(self._ids_of(first + k), 8)
+                console.print(f"- step {first + k}: {words}, with {ids}", markup=False)
 
     def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
         experiment = self.experiment
@@ -286,18 +264,14 @@ class _Training:
         return is_best
 
     def _row(self, epoch: int, summary: dict[str, float], speed: dict) -> Row:
-        progress = self.progress
-        sums = progress.loss_sums.items()
-        row = {
+        return {
             "epoch": epoch + 1,
-            **{f"train/{name}": total / progress.num_losses for name, total in sums},
+            **self.progress.end_epoch(),
             **{f"val/{name}": value for name, value in summary.items()},
             "learning_rate": self._learning_rate(),
             "images_per_second": round(speed["images_per_second"], 2),
             "input_wait": round(speed["input_wait"], 4),
         }
-        progress.loss_sums, progress.num_losses = {}, 0
-        return row
 
     def _learning_rate(self) -> float:
         base = float(self.experiment.schedule(self.step - 1))
@@ -333,17 +307,21 @@ class _Training:
         self.checkpoints.wait()
         raise Interrupted(f"{self.signal_name} at step {self.step}")
 
-    def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
+    def _ids_of(self, step: int, positions=None) -> list[str]:
+        """Of the samples of a step, or at these positions."""
         if positions is None:
             epoch = phases.epoch_of(self.experiment.phases, step)
             phase = phases.phase_of(self.experiment.phases, epoch)
             positions = phase.positions_of(step)
-        ids = [self.experiment.dataset.ids[position] for position in positions]
+        return [self.experiment.dataset.ids[position] for position in positions]
+
+    def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
+        ids = self._ids_of(step, positions)
         kept = self.checkpoints.latest
         saved = f"the checkpoint of step {kept} is kept" if kept else "nothing is saved"
         raise InputError(
-            "a finite loss",
-            f"{value} at step {step}, with the images {shorten(ids, 8)}; {saved}",
+            "a finite loss and gradient",
+            f"loss {value} at step {step}, with the images {shorten(ids, 8)}; {saved}",
             "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
             "with --restart or in a new --workdir",
         )

@@ -47,6 +47,7 @@ NOT_NEGATIVE = {
     "data.split_seed",
     "data.workers",
     "data.num_segmented",
+    "train.max_skipped",
     "task.weight_power",
     "task.delta",
     "loss.cldice.smooth",

@@ -1,6 +1,7 @@
 """The pure steps: train, evaluate, judge, predict. Compiled elsewhere (`parallel`)."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -44,7 +45,8 @@ def make_train_step(
     The objective is the mean loss of the batch, or with `reduction` 'sum' the sum; the
     logs have the means of `Task.losses`. With `accumulate` micro-batches of consecutive
     images the gradients are averaged over them; batch norm then sees one micro-batch at
-    a time.
+    a time. Where the loss or the gradient is not finite the step counts and changes
+    nothing else, and `skipped` in the logs is true.
 
     Args:
       parts: those of `optim.make_optimizer`.
@@ -73,6 +75,7 @@ def make_train_step(
         num_images = batch["image"].shape[0]
         batch = {**batch, "progress": jnp.full(num_images, progress(state.step))}
         logs, batch_stats, grads = differentiate(state, batch, key_dropout)
+        is_finite = jnp.isfinite(logs["loss"]) & jnp.isfinite(optax.tree.norm(grads))
         if reduction == "sum":
             grads = jax.tree.map(lambda g: num_images * g, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -83,14 +86,12 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             ema = update_ema(ema, params, batch_stats, ema_decay)
-        state = state.replace(
-            step=state.step + 1,
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            ema=ema,
+        updated = state.replace(
+            params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
         )
-        return state, logs
+        # By element, no branch: XLA can join it to the loops that write the update.
+        kept = jax.tree.map(partial(jnp.where, is_finite), updated, state)
+        return kept.replace(step=state.step + 1), {**logs, "skipped": ~is_finite}
 
     return train_step
 

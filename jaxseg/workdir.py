@@ -24,6 +24,7 @@ HARMLESS = {
     "data.workers",
     "data.mm_per_pixel",
     "train.log_every",
+    "train.max_skipped",  # a run that it ended may go on with a larger one
     "train.preview",
     "train.precision",  # what it resolves to is compared
 }

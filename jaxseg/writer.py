@@ -30,6 +30,9 @@ def epoch_line(
             for name, value in row.items()
             if name.startswith("train/")
         },
+        **(
+            {"skipped": f"{skipped} steps"} if (skipped := row["skipped_steps"]) else {}
+        ),
         **{f"val {name}": f"{row[f'val/{name}']:.4f}" for name in metrics},
         "lr": f"{row['learning_rate']:.2e}",
         "images/s": f"{row['images_per_second']:.1f}",
@@ -83,6 +86,8 @@ class Writer:
             self._csv.unlink(missing_ok=True)
             return
         with files.atomic_file(self._csv, newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            # An older version may have begun the run, with fewer columns.
+            columns = dict.fromkeys(name for row in self.history for name in row)
+            table = csv.DictWriter(file, fieldnames=list(columns))
             table.writeheader()
             table.writerows(self.history)

@@ -60,6 +60,7 @@ FLOORS = {
     "evaluate": 4.0,
     "infer": 4.0,
     "signals": 0.0,
+    "tally": 4.0,
     "loop": 4.4,
     "to_onnx": 3.0,
     "formats": 4.0,
