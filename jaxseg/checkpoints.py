@@ -79,7 +79,9 @@ class Checkpoints:
     def save(
         self, step: int, state: TrainState, progress: Progress, score: float
     ) -> None:
-        """Saves in the background.
+        """Saves in the background, in place of an earlier state of the same step.
+
+        There is one when a signal stopped the run between a step and its validation.
 
         Args:
           score: larger is better; -inf for a state that must never be the best.
@@ -90,6 +92,8 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
+        if step == self.latest:  # orbax would keep the old one and say nothing
+            self._manager.delete(step)
         self._manager.save(step, args=items, metrics={"score": score})
 
     @property

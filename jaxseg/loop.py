@@ -100,7 +100,7 @@ class _Training:
         self.state, self.progress = self._restore_or_init()
         self.writer = Writer(workdir, self.progress.history)
         self.spikes = Spikes()
-        self.signal_name = ""
+        self.signal_name, self.is_judging = "", False
         self.step = int(self.state.step)
         self.data = experiment.upload()
         self.compile_call = functools.cache(self._compile_call)
@@ -108,7 +108,7 @@ class _Training:
         self.previews = Previews(experiment, workdir / "previews")
 
     def run_epochs(self) -> None:
-        first_epoch = phases.epoch_of(self.experiment.phases, self.step)
+        first_epoch = len(self.progress.history)  # its steps may be done
         handlers = {
             number: signal.signal(number, self._note_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -148,7 +148,7 @@ class _Training:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
         variables = train_state.inference_variables(self.state)
-        summary, thresholds = self._validate(variables)
+        summary, thresholds = self._judge(variables)
         is_best = self._count_epoch(epoch, summary)
         row = self._row(epoch, summary, speed)
         self.previews.draw(row, variables, thresholds)  # before it counts as done
@@ -191,8 +191,6 @@ class _Training:
                     break
             self._read_losses(unread, keep=0)
         seconds = time.monotonic() - started
-        if self.step < stop:
-            self._stop_for_signal()
         return {
             "seconds": seconds,
             "images_per_second": todo * phase.size.batch_size / seconds,
@@ -225,6 +223,18 @@ class _Training:
                 k, words = spike
                 ids = shorten(self._ids_of(first + k), 8)
                 console.print(f"- step {first + k}: {words}, with {ids}", markup=False)
+
+    def _judge(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
+        """Validates; a signal ends it at once, to be done again by the next process."""
+        self.is_judging = True
+        try:
+            if self.signal_name:
+                raise KeyboardInterrupt
+            return self._validate(variables)
+        except KeyboardInterrupt:
+            self._stop_for_signal()
+        finally:
+            self.is_judging = False
 
     def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
         experiment = self.experiment
@@ -299,6 +309,8 @@ class _Training:
     def _note_signal(self, number: int, frame) -> None:
         del frame
         self.signal_name = signal.Signals(number).name
+        if self.is_judging:
+            raise KeyboardInterrupt
 
     def _stop_for_signal(self) -> None:
         self.progress.history = self.writer.history

@@ -108,6 +108,17 @@ def test_a_damaged_step_is_saved_anew(saved, tmp_path):
         checkpoints.close()
 
 
+def test_a_state_replaces_the_one_of_the_same_step(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state_of(7), {"epoch": 7}, 0.9)
+    assert checkpoints.best == 2
+    state, progress = checkpoints.restore(2, abstract(state_of(0)))
+    np.testing.assert_array_equal(state["weights"], np.full((2, 3), 7))
+    assert progress == {"epoch": 7}
+    checkpoints.close()
+
+
 def test_the_second_best_takes_the_place_of_a_damaged_best(saved, tmp_path):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     halve(tmp_path / "step_1" / "progress" / "metadata")

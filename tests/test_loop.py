@@ -406,11 +406,14 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()
-    assert len(writer.read_history(tmp_path)) == 1
+    assert not (tmp_path / "metrics.csv").exists()  # the next process validates
+    assert Checkpoints(tmp_path / "checkpoints").latest == training.step
     loop.train(built, tmp_path)
     rows = writer.read_history(tmp_path)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(row["val/loss"] for row in rows)
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    assert loop.restore(built, tmp_path, "best")[1].best_epoch == int(best["epoch"])
 
 
 def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch):
