@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +46,14 @@ def run(
     *,
     restart: bool = False,
     like: Path | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Trains in a run folder, new or to go on in, and judges the best epoch once.
 
     Args:
       like: another run folder, whose data and split a new run shall have.
+      origin: `config`, the file that it came from, and `overrides`, what the command
+        line changed; for the report.
 
     Returns:
       the metrics of the test part (of the validation part where there is no test part).
@@ -62,7 +65,7 @@ def run(
     cache_note = _enable_compilation_cache(run_config)
     fix = "free some, then the same command goes on"
     with workdir.claim(folder), files.explain_full_disk(folder, fix):
-        built = _open(run_config, folder, restart, like)
+        built = _open(run_config, folder, restart, like, origin)
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
             f"{workdir.device()}, {built.precision}, XLA_FLAGS: {flags}",
@@ -98,9 +101,9 @@ def evaluate(
             console.print(f"- best val/{monitor}: {progress.best_text()}")
         else:
             console.print(f"- last epoch: {len(progress.history)}")
-        thresholds = judge.choose_thresholds(built, variables)
+        validation = judge.validate(built, variables)
         out = folder / (part if epoch == "best" else f"{part}_last")
-        return judge.judge(built, variables, thresholds, part, out)
+        return judge.judge(built, variables, validation, part, out)
 
 
 def check_data(
@@ -133,9 +136,9 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
     variables, progress = loop.restore(built, folder, "best")
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
-    thresholds = judge.choose_thresholds(built, variables)
+    validation = judge.validate(built, variables)
     part = "test" if len(built.split.indices("test")) else "val"
-    summary = judge.judge(built, variables, thresholds, part, folder / part)
+    summary = judge.judge(built, variables, validation, part, folder / part)
     mode = metrics.mode_of(monitor)
     history = writer.read_history(folder)
     curves.save_losses(
@@ -149,7 +152,7 @@ def finish(built: Experiment, folder: Path) -> dict[str, float]:
         mode=mode,
     )
     description = {
-        **describe(built, thresholds, {part: summary}),
+        **describe(built, validation.thresholds, {part: summary}),
         "best_epoch": progress.best_epoch,
     }
     export.save_model(folder / "model", variables, description)
@@ -194,7 +197,11 @@ def _enable_compilation_cache(run_config: Run) -> str:
 
 
 def _open(
-    run_config: Run, folder: Path, restart: bool, like: Path | None
+    run_config: Run,
+    folder: Path,
+    restart: bool,
+    like: Path | None,
+    origin: Mapping[str, Any] | None,
 ) -> Experiment:
     split_file = folder / "split.csv"
     keep = split_file.is_file() and not restart
@@ -208,6 +215,8 @@ def _open(
         "steps_per_epoch": [p.loader.steps_per_epoch for p in built.phases],
         "parameters": built.num_parameters,
         "loss": built.loss,
+        "origin": origin,
+        "notes": list(_notes(built)),
     }
     # Wrong weights are refused before the folder is made.
     loaded = None if keep else built.load_start()
@@ -215,7 +224,7 @@ def _open(
     if not split_file.is_file():
         write_split(split_file, built.dataset.records, built.record_split)
     _write_skipped(built, folder)
-    for note in _notes(built):
+    for note in facts["notes"]:
         console.print(f"- {note}", markup=False)
     if loaded is not None:
         model, count = run_config.model, len(jax.tree.leaves(loaded))

@@ -7,6 +7,7 @@ them. Runs that differ in nothing but the seed share one split.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxseg import plan, run, workdir
 from jaxseg.config import Run
@@ -24,7 +25,11 @@ HEADER = ("metric", "mean", "std", "min", "max", "sum")
 
 
 def run_sweep(
-    runs: Mapping[str, Run], folder: Path, *, restart: bool = False
+    runs: Mapping[str, Run],
+    folder: Path,
+    *,
+    restart: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Spread]:
     """Trains the runs one after the other, and compares their test metrics.
 
@@ -33,6 +38,7 @@ def run_sweep(
 
     Args:
       runs: by the name of their folder inside `folder`.
+      origin: as of `run.run`; the name of a run says what the sweep changes.
 
     Returns:
       the spread of every metric of the test part.
@@ -53,7 +59,7 @@ def run_sweep(
                 continue
             first = _first_of_seeds(runs, name)
             like = None if first == name else folder / first
-            run.run(config, one, restart=restart, like=like)
+            run.run(config, one, restart=restart, like=like, origin=origin)
         return _report({name: folder / name for name in runs}, folder)
 
 

@@ -56,8 +56,9 @@ def run(arguments: list[str]) -> None:
         train = partial(run_sweep, command_line.load_sweep(*source, options.sweep))
     else:
         train = partial(program.run, command_line.load_config(*source))
+    origin = {"config": options.config.name, "overrides": overrides}
     try:
-        train(options.workdir, restart=options.restart)
+        train(options.workdir, restart=options.restart, origin=origin)
     except program.Interrupted as stopped:
         print(f"stopped by {stopped}; the same command goes on")
         sys.exit(command_line.STOPPED)

@@ -5,6 +5,7 @@ The network of these tests finds what is bright, so that what it finds is known.
 
 import csv
 import dataclasses
+import io
 import json
 import math
 
@@ -15,12 +16,13 @@ from PIL import Image
 from test_loop import parse, tree
 from test_measure import bar
 
-from jaxseg import config, experiment, steps, train_state, workdir
+from jaxseg import config, experiment, metrics, steps, train_state, workdir
 from jaxseg.augment import make_normalize
+from jaxseg.errors import InputError
 from jaxseg.evaluate import collect_counts
 from jaxseg.measure import measure
 from jaxseg.metrics import thin_counts
-from jaxseg.report import judge, measurements
+from jaxseg.report import evidence, judge, measurements
 from jaxseg.schema import out_of_bounds
 from jaxseg.thresholds import Threshold
 
@@ -264,7 +266,7 @@ def test_the_files_of_a_judged_part_agree(tmp_path):
     built = build(tmp_path, *drawn(shapes), image_size=(32, 32), mm_per_pixel=0.5)
     variables = jax.device_get(train_state.inference_variables(built.init()))
     folder = tmp_path / "train"
-    summary = judge.judge(built, variables, HALF, "train", folder)
+    summary = judge.judge(built, variables, judge.Validation(HALF, {}), "train", folder)
     read = {}
     for name in ("results", "components"):
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
@@ -293,6 +295,26 @@ def test_the_files_of_a_judged_part_agree(tmp_path):
             assert float(row["max_width/crack"]) == widest
             longest = max(mine, key=lambda one: float(one["length"]))
             assert row["orientation/crack"] == longest["orientation"]
+    arrays = evidence.read(folder)
+    count = len(read["results"])
+    assert arrays["shown"].tolist() == list(range(count))
+    assert arrays["confusions"].shape == (count, 2, 2)
+    pooled = metrics.pixel_summary(arrays["confusions"], ("background", "crack"))
+    assert pooled["iou/crack/pooled"] == pytest.approx(summary["iou/crack/pooled"])
+    np.testing.assert_array_equal(
+        arrays["shown_histograms"].sum(0), arrays["histogram"]
+    )
+    for row in range(count):
+        with Image.open(io.BytesIO(evidence.read_picture(folder, row))) as picture:
+            assert max(picture.size) <= evidence.SIDE
+    assert evidence.read_picture(folder, count) is None
+
+
+def test_broken_evidence_is_refused_and_missing_evidence_is_none(tmp_path):
+    assert evidence.read(tmp_path) == {}
+    (tmp_path / evidence.FILE).write_bytes(b"\xff" * 40)
+    with pytest.raises(InputError, match="evaluate"):
+        evidence.read(tmp_path)
 
 
 def test_a_name_that_looks_like_a_formula_is_made_text(tmp_path):

@@ -352,7 +352,7 @@ def test_folds_are_trained_one_after_the_other(
 ):
     trained = {}
 
-    def pretend(config, folder, *, restart, like):
+    def pretend(config, folder, *, restart, like, origin):
         built = experiment.build_experiment(config)
         ids = [built.dataset.ids[i] for i in built.split.indices("test")]
         trained[folder.name] = ids

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from jaxseg.progress import console
 from jaxseg.report import (
     curves,
     decisions,
+    evidence,
     measurements,
     overlays,
     panels,
@@ -28,32 +29,42 @@ MAX_OVERLAYS = 100
 """Half of them the worst, half spread evenly over the rest."""
 
 
-def choose_thresholds(experiment: Experiment, variables: Any) -> Thresholds:
+class Validation(NamedTuple):
+    """What the validation part says of a network.
+
+    Attributes:
+      scores: the `val_` arrays of `evidence`.
+    """
+
+    thresholds: Thresholds
+    scores: evidence.Evidence
+
+
+def validate(experiment: Experiment, variables: Any) -> Validation:
     """The thresholds of the validation set; notes on degenerate ones are printed."""
-    thresholds = experiment.task.choose_thresholds(
-        _counts(experiment, variables, "val")
-    )
+    task, counts = experiment.task, _counts(experiment, variables, "val")
+    thresholds = task.choose_thresholds(counts)
     for kind, chosen in thresholds.items():
         note = f"; {chosen.note}" if chosen.note else ""
         console.print(
             f"- {kind} threshold {chosen.value:.4f} ({chosen.rule} on validation){note}"
         )
-    return thresholds
+    return Validation(thresholds, evidence.of_validation(task, counts, thresholds))
 
 
 def judge(
     experiment: Experiment,
     variables: Any,
-    thresholds: Thresholds,
+    validation: Validation,
     part: str,
     folder: Path,
 ) -> dict[str, float]:
-    """Writes results.csv, components.csv, metrics.json, curves and overlays of a part.
+    """Writes tables, metrics.json, curves, overlays and evidence of a part.
 
     Returns:
       the metrics, with 'loss' and 'num_images'.
     """
-    task = experiment.task
+    task, thresholds = experiment.task, validation.thresholds
     counts, found = measurements.collect(experiment, variables, thresholds, part)
     summary = _summarize(task, counts, thresholds, found)
     rows = task.rows(counts, thresholds)
@@ -77,6 +88,9 @@ def judge(
         curves.save_confusion(folder / "confusion_image.png", of_images, kinds)
     _save_curves(counts, thresholds, summary, task.classes[1], folder)
     _save_overlays(experiment, variables, thresholds, rows, found, positions, folder)
+    shown = np.sort(_worst_first(rows, task.classes)[: evidence.MAX_SHOWN])
+    judged = evidence.of_judged(counts, thresholds, shown)
+    evidence.write(folder, {**validation.scores, **judged}, found.thumbnails)
     results.print_table(summary, f"{part} set", console)
     if has_decision:
         decisions.print_decisions(summary, kinds, part, console)
@@ -244,21 +258,26 @@ def foreground_dice(rows: dict[str, Any], classes) -> Any:
 
 
 def _worth_showing(rows: dict[str, np.ndarray], classes) -> np.ndarray:
-    """Positions of the images to draw: all, or the worst and an even choice.
+    """Positions of the images to draw: all, or the worst and an even choice."""
+    num_images = len(rows["decision"])
+    if num_images <= MAX_OVERLAYS:
+        return np.arange(num_images)
+    half = MAX_OVERLAYS // 2
+    worst = _worst_first(rows, classes)[:half]
+    others = np.setdiff1d(np.arange(num_images), worst)
+    spread = others[np.linspace(0, len(others) - 1, half).astype(np.int64)]
+    return np.sort(np.concatenate([worst, spread]))
+
+
+def _worst_first(rows: dict[str, np.ndarray], classes) -> np.ndarray:
+    """Positions of all images.
 
     Wrong decisions are worse than right ones. Then counts the Dice of the mask; without
     masks, sure mistakes come first and unsure right decisions after them.
     """
-    num_images = len(rows["decision"])
-    if num_images <= MAX_OVERLAYS:
-        return np.arange(num_images)
     wrong = rows["decision"] != rows["ground_truth"]
     quality = foreground_dice(rows, classes)
     if quality is None:
         sure = np.abs(rows["prediction"] - 0.5)
         quality = np.where(wrong, -sure, sure)
-    worst_first = np.lexsort((quality, ~wrong))
-    half = MAX_OVERLAYS // 2
-    others = np.setdiff1d(np.arange(num_images), worst_first[:half])
-    spread = others[np.linspace(0, len(others) - 1, half).astype(np.int64)]
-    return np.sort(np.concatenate([worst_first[:half], spread]))
+    return np.lexsort((quality, ~wrong))

@@ -26,7 +26,7 @@ import numpy as np
 from jaxseg import parallel, steps
 from jaxseg.augment import make_normalize
 from jaxseg.data.dataset import num_workers
-from jaxseg.evaluate import collect_counts, join_counts, run_batches
+from jaxseg.evaluate import join_counts, run_batches
 from jaxseg.experiment import Experiment
 from jaxseg.measure import Component, measure
 from jaxseg.metrics import (
@@ -36,6 +36,7 @@ from jaxseg.metrics import (
     thin_summary,
 )
 from jaxseg.report import results
+from jaxseg.report.evidence import draw_thumbnail
 from jaxseg.tasks import NUM_BINS, Counts, Thresholds
 from jaxseg.types import IGNORE
 
@@ -62,6 +63,7 @@ class Measurements:
       regions: by image as of `metrics.region_histogram`; () without masks, or with more
         than two classes.
       mm_per_pixel: of the original images.
+      thumbnails: by image, a small JPEG of it.
     """
 
     classes: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Measurements:
     thin: Sequence[ThinCounts | None] = ()
     regions: Sequence[tuple[np.ndarray, int]] = ()
     mm_per_pixel: float | None = None
+    thumbnails: Sequence[bytes] = ()
 
     def summary(self) -> dict[str, float]:
         """Metrics of the part; {} without masks."""
@@ -172,8 +175,7 @@ def collect(
     run, task, mesh = experiment.run, experiment.task, experiment.mesh
     loader = experiment.eval_loader(part)
     if "seg_logits" not in task.needs:
-        counts = collect_counts(experiment.eval_step, variables, loader, mesh)
-        return counts, Measurements()
+        return _collect_images(experiment.eval_step, variables, loader, mesh)
     normalize = make_normalize(run.data.mean, run.data.std)
     judge_step = steps.make_judge_step(experiment.model, task, normalize)
     judge_step = parallel.compile_batch_step(judge_step, mesh)
@@ -186,37 +188,54 @@ def collect(
             counted.append(counts)
             images += pool.map(
                 partial(_look_at, num_classes=len(task.classes)),
+                batch["image"][batch["valid"]],
                 decisions[batch["valid"]],
                 found["score"][batch["valid"]],
                 batch["mask"][batch["valid"]],
                 [_spacing(experiment, i) for i in batch["index"][batch["valid"]]],
             )
-    components, thin, regions = zip(*images, strict=True)
+    components, thin, regions, thumbnails = zip(*images, strict=True)
     return join_counts(counted), Measurements(
         task.classes[1:],
         components,
         thin,
         regions if "mask" in thresholds else (),
         run.data.mm_per_pixel,
+        thumbnails,
     )
 
 
+def _collect_images(step, variables: Any, loader, mesh) -> tuple[Counts, Measurements]:
+    """Of a network without masks there is nothing to measure."""
+    counted, thumbnails = [], []
+    for batch, counts in run_batches(step, variables, loader, mesh):
+        counted.append(counts)
+        for image in batch["image"][batch["valid"]]:
+            thumbnails.append(draw_thumbnail(image, None, None))
+    return join_counts(counted), Measurements(thumbnails=thumbnails)
+
+
 def _look_at(
+    image: np.ndarray,
     decision: np.ndarray,
     score: np.ndarray,
     truth: np.ndarray,
     spacing: tuple[float, float],
     *,
     num_classes: int,
-) -> tuple[list[list[Component]], ThinCounts | None, tuple[np.ndarray, int]]:
-    """Components by class, thin counts [K, ...], true regions, of one image [H, W]."""
+) -> tuple[list[list[Component]], ThinCounts | None, tuple[np.ndarray, int], bytes]:
+    """Components by class, thin counts [K, ...], true regions and a small picture.
+
+    All of one image [H, W, C].
+    """
     classes = range(1, num_classes)
     components = [
         measure(decision == k, spacing=spacing, scores=score) for k in classes
     ]
     regions, known = region_histogram(score, truth, NUM_BINS), truth != IGNORE
+    thumbnail = draw_thumbnail(image, truth, decision)
     if not known.any():
-        return components, None, regions
+        return components, None, regions, thumbnail
     counts = [
         thin_counts(
             (decision == k) & known,
@@ -226,7 +245,7 @@ def _look_at(
         )
         for k, found in zip(classes, components, strict=True)
     ]
-    return components, _stack(counts), regions
+    return components, _stack(counts), regions, thumbnail
 
 
 def _stack(counts: Sequence[ThinCounts]) -> ThinCounts:
