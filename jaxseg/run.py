@@ -30,7 +30,14 @@ from jaxseg.errors import InputError
 from jaxseg.experiment import Experiment, build_experiment
 from jaxseg.loop import Interrupted
 from jaxseg.progress import console
-from jaxseg.report import check_page, contact_sheet, curves, judge, previews
+from jaxseg.report import (
+    check_page,
+    contact_sheet,
+    curves,
+    judge,
+    previews,
+    run_page,
+)
 from jaxseg.tasks import Thresholds
 from jaxseg.vocabulary import SCHEMAS
 
@@ -73,7 +80,9 @@ def run(
         ):
             console.print(f"- {note}", markup=False)
         loop.train(built, folder)
-        return finish(built, folder)
+        summary = finish(built, folder)
+        console.print(f"- {run_page.write_report(folder)} is written", markup=False)
+        return summary
 
 
 def evaluate(
@@ -103,7 +112,10 @@ def evaluate(
             console.print(f"- last epoch: {len(progress.history)}")
         validation = judge.validate(built, variables)
         out = folder / (part if epoch == "best" else f"{part}_last")
-        return judge.judge(built, variables, validation, part, out)
+        summary = judge.judge(built, variables, validation, part, out)
+        if workdir.is_finished(folder) and out.name == workdir.judged_part(folder):
+            run_page.write_report(folder)
+        return summary
 
 
 def check_data(

@@ -251,6 +251,7 @@ def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
         "test/precision_recall_pixel.png",
         "model/model.safetensors",
         "model/model.json",
+        "report.html",
         *(f"previews/epoch_{epoch:04d}.png" for epoch in range(1, 5)),
         "previews/previews.gif",
         "previews/best_and_last.png",

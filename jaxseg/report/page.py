@@ -4,6 +4,7 @@ Every text is escaped here, so names of files and classes can hold anything.
 """
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -44,19 +45,35 @@ img { max-width: 100%; height: auto; border: 1px solid var(--line); }
 """
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """The whole document; `body` is of the functions below."""
+def page(title: str, body: Sequence[str], *, style: str = "", script: str = "") -> str:
+    """The whole document; `body` is of the functions below.
+
+    It may load nothing, and run no script but the given one, whatever stands in it.
+
+    Args:
+      style: more CSS.
+      script: JavaScript without `</script>`; it runs when all else is there.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join([f"<h1>{html.escape(title)}</h1>", *body])
+        + (f"\n<script>{script}</script>" if script else "")
         + "\n</body></html>\n"
     )
 
 
-def heading(text: str) -> str:
-    return f"<h2>{html.escape(text[:1].upper() + text[1:])}</h2>"
+def heading(text: str, key: str = "") -> str:
+    """A heading of a section; links reach it as '#key'."""
+    place = f' id="{key}"' if key else ""
+    return f"<h2{place}>{html.escape(text[:1].upper() + text[1:])}</h2>"
 
 
 def paragraph(text: str) -> str:
@@ -93,7 +110,12 @@ def picture(image: Image.Image, description: str) -> str:
     """The picture inside of the page, as JPEG."""
     file = io.BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=88)
-    data = base64.b64encode(file.getvalue()).decode()
+    return jpeg_picture(file.getvalue(), description)
+
+
+def jpeg_picture(file: bytes, description: str) -> str:
+    """A JPEG file inside of the page."""
+    data = base64.b64encode(file).decode()
     return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(description)}">'
 
 
