@@ -207,7 +207,9 @@ def table_section(run: FinishedRun) -> list[str]:
         for key, name in columns.items()
     )
     two = ("missed", "false alarm", "found", "clean")
-    outcomes = two if len(run.kinds) == 2 else ("wrong", "right")
+    is_binary = len(run.kinds) == 2
+    outcomes = two if is_binary else ("wrong", "right")
+    first = "Missed defects and false alarms" if is_binary else "Wrong decisions"
     options = "".join(f"<option>{name}</option>" for name in outcomes)
     shown = len(run.evidence.get("shown", run.names))
     note = (
@@ -218,8 +220,8 @@ def table_section(run: FinishedRun) -> list[str]:
     return [
         page.heading("All images", "images-title"),
         page.paragraph(
-            f"{note}Missed defects and false alarms first, the worst at the top; a "
-            "click on a heading sorts, a click on a picture opens it."
+            f"{note}{first} first, the worst at the top; a click on a heading sorts, a "
+            "click on a picture opens it."
         ),
         '<div class="control"><label for="find">Name contains</label>'
         '<input type="search" id="find"><label for="outcome">Outcome</label>'

@@ -82,6 +82,7 @@ def title_of(metric: str) -> str:
     'IoU crack pooled'
     """
     name, *rest = metric.split("/")
+    rest = [part.replace("per_", "per ") for part in rest]
     return " ".join([WRITTEN.get(name, name.replace("_", " ")), *rest])
 
 
@@ -89,7 +90,8 @@ def tiles(
     run: FinishedRun, intervals: Mapping[str, Interval]
 ) -> list[tuple[str, float, Interval]]:
     """(name, value, interval) of the first few."""
-    known = [name for name in intervals if run.metrics.get(name) is not None]
+    known = [name for name in _order(run) if run.metrics.get(name) is not None]
+    known = [name for name in known if name in intervals]
     return [(name, run.metrics[name], intervals[name]) for name in known[:TILES]]
 
 

@@ -93,8 +93,13 @@ def _confusion(table: np.ndarray, names: Sequence[str], unit: str) -> list[str]:
 def group_section(run: FinishedRun) -> list[str]:
     """Which folder and which group (photo, tile, surface) is bad; worst first."""
     folders = [str(Path(name).parent) for name in run.names]
+    folders = ["(top)" if folder == "." else folder for folder in folders]
+    together = len(set(zip(folders, run.groups, strict=True)))
+    parts = {"By folder": folders, "By group": run.groups}
+    if together == len(set(folders)) == len(set(run.groups)):
+        del parts["By folder"]  # the groups are the folders
     body = []
-    for title, keys in (("By folder", folders), ("By group", run.groups)):
+    for title, keys in parts.items():
         if not 1 < len(set(keys)) < len(keys):
             continue
         header, rows = _group_table(run, keys)
