@@ -256,6 +256,9 @@ def test_the_run_folder_holds_what_the_design_promises(uninterrupted):
         "previews/previews.gif",
         "previews/best_and_last.png",
     } <= found
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["origin"] == {"config": "config.py", "overrides": []}
+    assert any(note.endswith(" test") for note in record["notes"])
     rows = read_rows(workdir)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     best = min(rows, key=lambda row: float(row["val/loss"]))
@@ -361,7 +364,9 @@ def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):
     workdir = uninterrupted / "run"
     before = json.loads((workdir / "test" / "metrics.json").read_text())
     record = tree(uninterrupted)
+    (workdir / "report.html").unlink()
     summary = run.evaluate(parse(record), workdir, "test")
+    assert (workdir / "report.html").is_file()
     for name, value in before.items():
         assert summary[name] == pytest.approx(value, rel=1e-4), name
 

@@ -119,7 +119,7 @@ def test_a_report_of_2000_images_can_be_sent(tmp_path):
     (tmp_path / "test" / "overlays").mkdir()
     large = Image.fromarray(random.integers(0, 255, (900, 900, 3), dtype=np.uint8))
     for at in range(0, 2000, 100):
-        name = overlay_name(float(run.columns["prediction"][at]), run.names[at])
+        name = overlay_name(run.scores[at], run.names[at])
         large.save(tmp_path / "test" / "overlays" / name, quality=92)
     text = run_page.report(run)
     assert len(text.encode()) < 15_000_000
@@ -135,7 +135,7 @@ def test_an_overlay_and_a_thumbnail_stand_in_the_row_of_their_image(tmp_path):
     make_finished(tmp_path, n=20)
     run = read_run(tmp_path)
     (tmp_path / "test" / "overlays").mkdir()
-    name = overlay_name(float(run.columns["prediction"][4]), run.names[4])
+    name = overlay_name(run.scores[4], run.names[4])
     Image.new("RGB", (50, 40)).save(tmp_path / "test" / "overlays" / name)
     rows = page_data.page_data(run)["rows"]
     assert [row["at"] for row in rows if "overlay" in row] == [4]
@@ -312,6 +312,26 @@ def test_runs_beside_each_other(tmp_path, kind):
     assert f"{differ} of 60 images" in text
     best = max(run.metrics[next(iter(headline.intervals_of(run)))] for run in runs)
     assert f"<b>{best:.4f}</b>" in text
+
+
+def test_differences_are_drawn_in_pairs(tmp_path):
+    for name in ("a", "b"):
+        make_finished(tmp_path / name, "binary", n=200)
+    first = read_run(tmp_path / "a")
+    path = tmp_path / "b" / "test" / "results.csv"
+    rows = path.read_text().splitlines()
+    flipped = [re.sub(r",1,1$", ",0,1", row) for row in rows[:40]]  # some are missed
+    path.write_text("\n".join([*flipped, *rows[40:]]))
+    worse = read_run(tmp_path / "b")
+    alike = headline.differences(first, first)
+    assert set(alike.values()) == {(0.0, 0.0)}
+    low, high = headline.differences(first, worse)["recall"]
+    change = np.mean((worse.decisions - first.decisions)[first.labels == 1])
+    assert low < change < high < 0
+    low_alone, high_alone = headline.intervals_of(worse)["recall"]
+    assert high - low < high_alone - low_alone
+    make_finished(tmp_path / "c", "binary", n=190)
+    assert headline.differences(first, read_run(tmp_path / "c")) == {}
 
 
 def test_runs_of_other_images_are_marked_and_seven_refused(tmp_path):

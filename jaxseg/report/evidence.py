@@ -71,13 +71,15 @@ def _probs_and_pixels(counts: Counts) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, evidence: Evidence, pictures: Sequence[bytes]) -> None:
-    """Writes the file, and the pictures of the rows in `shown`."""
+    """Writes the file, whole or not at all, and the pictures of the rows in `shown`."""
     shutil.rmtree(folder / PICTURES, ignore_errors=True)
     (folder / PICTURES).mkdir(parents=True)
     for row in evidence["shown"]:
         (folder / PICTURES / f"{row:06d}.jpg").write_bytes(pictures[row])
     arrays = {name: np.ascontiguousarray(array) for name, array in evidence.items()}
-    (folder / FILE).write_bytes(save(arrays))
+    unfinished = folder / f".{FILE}"
+    unfinished.write_bytes(save(arrays))
+    unfinished.replace(folder / FILE)
 
 
 def read(folder: Path) -> Evidence:

@@ -1,6 +1,7 @@
 """The numbers that a run is known by, each with its interval."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,29 @@ def intervals_of(run: FinishedRun) -> dict[str, Interval]:
         found |= bootstrap.intervals(metric, run.groups)
     first = [name for name in _order(run) if name in found]
     return {name: found[name] for name in dict.fromkeys([*first, *found])}
+
+
+def differences(first: FinishedRun, other: FinishedRun) -> dict[str, Interval]:
+    """Intervals of what `other` has more than `first`, on the same drawn images.
+
+    Narrower than those of the two would suggest, because both runs find the same images
+    hard. {} if they were judged on different images.
+    """
+    found = {}
+    if first.names == other.names:
+        pairs = zip(weighted(first), weighted(other), strict=False)
+        for ours, theirs in pairs:
+            found |= bootstrap.intervals(_Gap(ours, theirs), first.groups)
+    return found
+
+
+class _Gap(NamedTuple):
+    ours: bootstrap.Weighted
+    theirs: bootstrap.Weighted
+
+    def __call__(self, weight: np.ndarray) -> dict[str, float]:
+        first, other = self.ours(weight), self.theirs(weight)
+        return {name: other[name] - first[name] for name in first if name in other}
 
 
 def weighted(run: FinishedRun) -> list[bootstrap.Weighted]:

@@ -78,8 +78,7 @@ def _rows(run: FinishedRun) -> list[dict[str, Any]]:
         rows.append(row)
     for row in sorted(rows, key=lambda row: _badness(run, row["at"])):
         at = row["at"]
-        # As in the file's name: digits of the score as results.csv has them.
-        name = overlay_name(float(run.columns["prediction"][at]), run.names[at])
+        name = overlay_name(run.scores[at], run.names[at])
         picture = _overlay(folder / "overlays" / name)
         if picture and len(picture) <= left:
             row["overlay"] = picture

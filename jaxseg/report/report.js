@@ -71,7 +71,7 @@ function judgeRows() {
 }
 
 function judgePixels(row, i) {
-  const bins = data.histogram[0].length, start = 2 * bins * i;
+  const start = 2 * bins * i;
   const of = [0, bins].map((shift) =>
     [...histograms.subarray(start + shift, start + shift + bins)]);
   const { tp, fp, fn, tn } = countPixels(of, threshold.mask);
@@ -90,12 +90,9 @@ async function readHistograms() {
 // ---- thresholds -----------------------------------------------------------------
 
 // Every position of a slider is another outcome: the distinct scores, or the bins.
-const stops = {};
+const stops = {}, bins = data.histogram ? data.histogram[0].length : 256;
 function makeStops(kind) {
-  if (kind === "mask") {
-    const bins = data.histogram ? data.histogram[0].length : 256;
-    return Array.from({ length: bins + 1 }, (_, b) => b / bins);
-  }
+  if (kind === "mask") return Array.from({ length: bins + 1 }, (_, b) => b / bins);
   const found = [...data.scores, threshold[kind], noAlarm(data.scores)];
   return [...new Set(found)].sort((a, b) => a - b);
 }
@@ -105,9 +102,8 @@ const noAlarm = (scores) => (scores.some((score) => score >= 1) ? 1.0001 : 1);
 
 function setThreshold(kind, value) {
   if (!Number.isFinite(value)) return;
-  const bins = data.histogram ? data.histogram[0].length : 256;
-  const t = Math.min(Math.max(value, 0), kind === "mask" ? 1 : Infinity);
-  threshold[kind] = kind === "mask" ? Math.round(t * bins) / bins : t;
+  const t = Math.max(value, 0);
+  threshold[kind] = kind === "mask" ? Math.round(Math.min(t, 1) * bins) / bins : t;
   update();
 }
 
@@ -137,9 +133,8 @@ function show(level, counts) {
   place(`${level}.roc`, of.false_rate, of.recall);
 }
 
-function write(key, text) {
+const write = (key, text) =>
   all(`[data-out="${key}"]`).forEach((element) => { element.textContent = text; });
-}
 
 function place(key, x, y) {
   all(`[data-mark="${key}"]`).forEach((mark) => {
@@ -177,9 +172,8 @@ let cheapestThreshold = NaN;
 function showCosts() {
   const source = data.val || data;
   cheapestThreshold = cheapest(source.scores, source.truths);
-  const { scores, truths } = data;
-  const now = countImages(scores, truths, threshold[data.image_kind]);
-  const then = countImages(scores, truths, cheapestThreshold);
+  const [now, then] = [threshold[data.image_kind], cheapestThreshold].map((t) =>
+    countImages(data.scores, data.truths, t));
   write("cost.now", whole(costOf(now)));
   write("cost.best", decimals(cheapestThreshold));
   write("cost.then", whole(costOf(then)));
@@ -196,7 +190,6 @@ function make(tag, properties = {}, ...children) {
 }
 
 const source = (base64) => `data:image/jpeg;base64,${base64}`;
-
 function picture(row) {
   if (!row.thumbnail) return make("span", { className: "none", textContent: "no picture" });
   return make("img", { src: source(row.thumbnail), alt: "", loading: "lazy" });

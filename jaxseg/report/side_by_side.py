@@ -39,7 +39,11 @@ def compare(runs: Sequence[FinishedRun]) -> str:
         ),
         *(page.box(text, "warning") for text in _warnings(runs)),
         page.heading("Numbers"),
-        page.paragraph("In brackets the 95 % interval, over images drawn anew."),
+        page.paragraph(
+            "In brackets the 95 % interval, over images drawn anew. Below it the "
+            f"difference to {names[0]} on the same images, bold where its interval "
+            "leaves out 0."
+        ),
         _numbers(runs, names),
         page.heading("Curves"),
         f'<div class="columns">{"".join(_charts(runs, names))}</div>',
@@ -71,6 +75,7 @@ def _warnings(runs: Sequence[FinishedRun]) -> Iterator[str]:
 def _numbers(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
     """A row per metric; the best of each stands out."""
     intervals = [headline.intervals_of(run) for run in runs]
+    gaps = [{}, *(headline.differences(runs[0], run) for run in runs[1:])]
     keys = dict.fromkeys(key for found in intervals for key in found)
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
     rows = ""
@@ -81,8 +86,9 @@ def _numbers(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
         if len(set(known)) > 1:
             best = min(known) if metrics.mode_of(key) == "min" else max(known)
         cells = "".join(
-            f"<td>{_cell(value, found.get(key), value == best)}</td>"
-            for value, found in zip(values, intervals, strict=True)
+            f"<td>{_cell(value, found.get(key), value == best)}"
+            f"{_gap(value, values[0], gap.get(key))}</td>"
+            for value, found, gap in zip(values, intervals, gaps, strict=True)
         )
         rows += (
             f'<tr><th scope="row">{html.escape(headline.title_of(key))}</th>'
@@ -103,6 +109,15 @@ def _cell(value: float | None, interval: Interval | None, is_best: bool) -> str:
             f' <span class="between">({interval[0]:.3f} to {interval[1]:.3f})</span>'
         )
     return text
+
+
+def _gap(value: float | None, first: float | None, interval: Interval | None) -> str:
+    if value is None or first is None or not interval or not np.isfinite(interval[0]):
+        return ""
+    low, high = interval
+    text = f"{value - first:+.4f} ({low:+.3f} to {high:+.3f})"
+    text = f"<b>{text}</b>" if low > 0 or high < 0 else text
+    return f'<br><span class="between">{text}</span>'
 
 
 def _charts(runs: Sequence[FinishedRun], names: Sequence[str]) -> Iterator[str]:
