@@ -56,6 +56,14 @@ def _exit_seconds() -> float:
     return seconds
 
 
+def positive(text: str) -> int:
+    """A type for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number over 0, found {text}")
+    return number
+
+
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
     """`--config FILE` and, unseen by argparse, `--config.group.key=value`."""
     parser.add_argument(

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tile",
         nargs="?",
-        type=_positive,
+        type=command_line.positive,
         const=True,
         default=False,
         metavar="SIDE",
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of tiles, pixels (a quarter of the side by default): more of it hides "
         "the borders of tiles better and costs time",
     )
-    add("--batch-size", type=_positive, help="images or tiles at a time")
+    add("--batch-size", type=command_line.positive, help="images or tiles at a time")
     add(
         "--tta",
         choices=("none", "flips"),
@@ -112,19 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--max-pixels",
-        type=_positive,
+        type=command_line.positive,
         default=178_956_970,
         help="larger images are refused, as they could fill the memory (default "
         "%(default)s); a pixel takes 10 to 12 bytes",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number over 0, found {text}")
-    return number
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ FLOORS = {
     "report": 4.3,
     "predict": 4.4,
     "run": 4.6,
+    "serve": 4.6,
     "sweep": 4.7,
 }
 
@@ -83,6 +84,7 @@ FENCES = {
     "absl": set(),
     "onnx": {"to_onnx"},
     "onnxruntime": {"formats"},
+    "starlette": {"serve"},
     "tensorflow": set(),
     "torch": set(),
     # Outside models/ only for the annotation `nn.Module`, see the test below.

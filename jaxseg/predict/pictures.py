@@ -48,7 +48,7 @@ def save_overlay(path: Path, image: np.ndarray, result: Result, name: str) -> No
             title += (f"drawn at 1/{factor} of its {height} x {width} pixels",)
         probs = shrink(result.probabilities, factor) / np.float32(65535)
         picture = overlays.draw_overlay(
-            _reduce(image, factor),
+            reduce(image, factor),
             None,
             overlays.foreground_score(probs),
             shrink(result.mask, factor),
@@ -79,7 +79,7 @@ def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
     return blocks.max(axis=(1, 3))
 
 
-def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
+def reduce(image: np.ndarray, factor: int) -> np.ndarray:
     """Means of blocks."""
     if factor == 1:
         return image
