@@ -69,7 +69,7 @@ def load_model(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = files.parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"a whole {DESCRIPTION}", f"{path}: {error}", "copy it once more"

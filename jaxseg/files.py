@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -59,6 +60,26 @@ def to_json(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return to_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is one, whatever the name: JSON of others may hold any text."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def parse_json(text: str) -> Any:
+    """What `json.loads` makes of a text that may come from anybody.
+
+    Raises:
+      ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @contextlib.contextmanager

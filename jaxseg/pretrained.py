@@ -3,7 +3,6 @@
 Files are safetensors. A pickle can run code when it is opened, so none ever is.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from jaxseg import config, export
+from jaxseg import config, export, files
 from jaxseg.errors import InputError, shorten
 from jaxseg.torch_names import from_torch, to_torch, torch_name
 
@@ -317,7 +316,8 @@ def _fetch(weights: str) -> Path:
 def _published_normalisation(path: Path) -> tuple[Sequence[float], Sequence[float]]:
     """(mean, std) of timm's config.json beside the weights, else ImageNet's."""
     try:
-        beside = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        text = path.with_name("config.json").read_text(encoding="utf-8")
+        beside = files.parse_json(text)
         published = beside["pretrained_cfg"]
         return published["mean"], published["std"]
     except (OSError, ValueError, KeyError, TypeError):

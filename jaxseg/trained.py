@@ -6,6 +6,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,10 @@ KEYS = {
     f"{_PIXELS}std": tuple[float, ...],
 }
 """Keys of model.json that the weights cannot be used without, and their types."""
+
+
+MAX_SIDE = 2**16
+"""Pixels of a side that a network may be asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,7 @@ def _wrong_values(description: Mapping[str, Any]) -> list[str]:
     if {len(kept["mean"]), len(kept["std"])} != {kept["channels"]}:
         problems.append(f"{_PIXELS}mean and std: not {kept['channels']} numbers each")
     for key in ("image_size", "source_size", "std"):
-        if min(kept[key], default=0) <= 0:
+        if min(kept[key], default=0) <= 0 or max(kept[key]) > MAX_SIDE:
             problems.append(f"{_PIXELS}{key}: {kept[key]!r}")
     if len(description["classes"]) < 2:
         problems.append("classes: fewer than two")
@@ -186,10 +191,19 @@ def _task(spec: Spec, classes: tuple[str, ...]) -> Task:
 
 def _refuse_other_weights(folder: Path, trained: Trained) -> None:
     kept = trained.preprocessing
-    image = jnp.zeros((1, *kept.image_size, kept.channels))
-    shapes = jax.eval_shape(
-        lambda: trained.build(jnp.float32).init(jax.random.key(0), image, train=False)
-    )
+    model, key = trained.build(jnp.float32), jax.random.key(0)
+    size = (1, *kept.image_size, kept.channels)
+    image = jax.ShapeDtypeStruct(size, jnp.float32)
+    try:
+        shapes = jax.eval_shape(partial(model.init, train=False), key, image)
+    except InputError:
+        raise
+    except Exception as error:  # layers refuse impossible numbers as they like
+        raise InputError(
+            "a network that can be built",
+            f"{folder / export.DESCRIPTION}: {type(error).__name__}: {error}",
+            "the model/ folder of a finished run, as it was written",
+        ) from None
     wanted = {k: leaf.shape for k, leaf in flatten_dict(shapes, sep="/").items()}
     given = {
         k: leaf.shape for k, leaf in flatten_dict(trained.variables, sep="/").items()

@@ -117,7 +117,7 @@ def write_sweep(folder: Path, names: Iterable[str]) -> None:
 def sweep_folders(folder: Path) -> list[Path]:
     """The folders of a sweep's runs that have begun; [] for any other folder."""
     try:
-        names = json.loads((folder / SWEEP).read_text("utf-8"))["runs"]
+        names = files.parse_json((folder / SWEEP).read_text("utf-8"))["runs"]
     except (OSError, ValueError, KeyError, TypeError):  # none, or another program's
         return []
     return [folder / n for n in names if (folder / n / "config.json").is_file()]
@@ -130,7 +130,7 @@ def is_finished(workdir: Path) -> bool:
 
 def judged_part(workdir: Path) -> str:
     """The part that a finished run was judged on: 'test', or 'val' without a test."""
-    described = json.loads((workdir / "model" / "model.json").read_text("utf-8"))
+    described = files.parse_json((workdir / "model" / "model.json").read_text("utf-8"))
     (part,) = described["metrics"]
     return part
 
@@ -162,7 +162,7 @@ def read_record(workdir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError("the folder of a run", f"no file {path}", fix)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         record = None
     if not isinstance(record, dict) or not {"config", "data_hash"} <= record.keys():

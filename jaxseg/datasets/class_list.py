@@ -4,9 +4,9 @@ A text file has one name per line, the first is class 0. A JSON file maps ids to
 {"0": "background", "1": "rust"}, or lists the names. Class 0 is the background.
 """
 
-import json
 from pathlib import Path
 
+from jaxseg import files
 from jaxseg.errors import InputError, shorten
 
 
@@ -45,7 +45,7 @@ def _read(path: Path) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
             return tuple(line.strip() for line in text.splitlines() if line.strip())
-        named = json.loads(text)
+        named = files.parse_json(text)
     except OSError as error:
         missing = f"'{path}': {error.strerror}"
         fix = "--config.data.classes_file=FILE (inside data.dir, or a full path)"

@@ -13,11 +13,11 @@ https://github.com/cocodataset/cocoapi, common/maskApi.c, rleToString.
 """
 
 import collections
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg import files
 from jaxseg.datasets import class_list, listing
 from jaxseg.datasets.drawing import (
     BadShape,
@@ -65,7 +65,7 @@ def scan(
         for image in content["images"]:
             path = folder / image["file_name"]
             key = (f"{split}/" if split else "") + _stem(image["file_name"])
-            missing += [] if path.is_file() else [str(path)]
+            missing += [] if files.is_file(path) else [str(path)]
             drawing = drawings[image["id"]]
             records.append(Record(key, path, drawing, None, key, split))
     _refuse_missing(missing, image_dir)
@@ -135,7 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
     expected = "a COCO file with images, annotations and categories"
     fix = "--config.data.annotations=FILE with the instances, not captions or results"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = files.parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(expected, f"'{path}': {error}", fix) from None
     needed = {

@@ -9,10 +9,10 @@ without a JSON file are taken for not yet annotated and left out.
 Source: https://github.com/wkentaro/labelme, shape types of its label files.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from jaxseg import files
 from jaxseg.datasets import class_list, listing
 from jaxseg.datasets.drawing import (
     BadShape,
@@ -101,7 +101,7 @@ def _is_annotation(path: Path) -> bool:
     if path.suffix.lower() != ".json":
         return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = files.parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return True  # to be refused with its name
     return isinstance(content, dict) and "shapes" in content
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     fix = f"save it again in LabelMe, or move it away: mv '{path}' .."
     expected = "a label file of LabelMe with shapes, imageHeight and imageWidth"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = files.parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(expected, f"'{path}': {error.strerror}", fix) from None
     except ValueError as error:
@@ -136,7 +136,7 @@ def _find_image(path: Path, content: dict[str, Any]) -> Path:
     beside = [path.parent / named, path.parent / named.rsplit("/", 1)[-1]]
     beside += [path.with_suffix(suffix) for suffix in listing.EXTENSIONS]
     for candidate in beside:
-        if listing.is_image(candidate) and candidate.is_file():
+        if listing.is_image(candidate) and files.is_file(candidate):
             return candidate
     embedded = " (only embedded in it as imageData)" * bool(content.get("imageData"))
     raise InputError(

@@ -118,9 +118,10 @@ def open_store(out: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
 
 def _refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
     try:
-        old = json.loads((out / IDENTITY).read_text(encoding="utf-8"))
+        old = files.parse_json((out / IDENTITY).read_text(encoding="utf-8"))
     except ValueError:
         old = {}
+    old = old if isinstance(old, dict) else {}
     different = [
         f"{key}: {old.get(key)!r} there, {identity.get(key)!r} now"
         for key in sorted(old.keys() | identity.keys())
@@ -138,13 +139,13 @@ def _read_journal(path: Path) -> dict[str, dict]:
     """Entries by source; a line that was cut off is none, and is closed."""
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="ascii")
+    text = path.read_text(encoding="ascii", errors="replace")
     if text and not text.endswith("\n"):
         with path.open("a", encoding="ascii") as file:
             file.write("\n")
     entries = {}
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            entry = json.loads(line)
-            entries[entry["source"]] = entry
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = files.parse_json(line)
+            entries[entry["source"]] = {key: entry[key] for key in ("stamp", "row")}
     return entries
