@@ -562,3 +562,17 @@ def test_content_hash_follows_content_and_not_time_or_place(tmp_path):
     assert run(with_file(second, 1, split="val")).content_hash != before
     save(second.records[0].mask, mask_of(255, 0))
     assert run(second).content_hash != before
+
+
+def test_all_kinds_of_problems_are_told_at_once(tmp_path):
+    listing = listing_of(
+        tmp_path, mask_of(0, 1), mask_of(0, 1, size=(16, 32)), mask_of(0, 1, 7)
+    )
+    listing.records[0].image.write_bytes(b"")
+    error = refusal(listing)
+    for number, text in enumerate(("1 broken: ", "1 pairs differ: r1", "values"), 1):
+        assert f"\n  {number}. " in error.found
+        assert text in error.found.split(f"\n  {number}. ")[1].split("\n")[0]
+    assert error.found.startswith("3 things:")
+    assert "1. --config.data.on_corrupt=skip" in error.fix
+    assert "--config.data.classes=" in error.fix.split("\n  3. ")[1]

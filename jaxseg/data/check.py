@@ -26,7 +26,7 @@ from jaxseg.data.images import (
     UnreadableImage,
 )
 from jaxseg.datasets.record import Listing, Record
-from jaxseg.errors import InputError, shorten
+from jaxseg.errors import InputError, Refusals, shorten
 
 Progress = Callable[[Iterable, int, str], Iterable]
 
@@ -112,24 +112,31 @@ def check(
 
     Raises:
       InputError: broken files, pairs of different size, masks that cannot be read
-        without doubt, or nothing to train on.
+        without doubt, or nothing to train on; all of these at once.
     """
     with ThreadPoolExecutor(workers) as pool:
         opening = pool.map(partial(_open_record, listing), listing.records)
         total = len(listing.records)
         opened = list(progress(opening, total, "Checking images and masks"))
     opened, blank = _set_blank_aside(opened, listing.max_blank)
-    kept, broken = _set_broken_aside(opened, on_corrupt)
-    _refuse_different_sizes(kept)
-    _refuse_unlabelled(kept)
+    kept = [item for item in opened if not item.problem]
+    broken = tuple((item.record.id, item.problem) for item in opened if item.problem)
     tallies = {item.record.id: item.tally for item in kept if item.tally is not None}
-    encoding, encoding_notes = None, []
+    encoding, encoding_notes, refusals = None, [], Refusals()
+    with refusals.collected():
+        _refuse_broken(broken, on_corrupt, has_others=bool(kept))
+    with refusals.collected():
+        _refuse_different_sizes(kept)
+    with refusals.collected():
+        _refuse_unlabelled(kept)
     if tallies:
-        encoding, note = decide_encoding(
-            tallies, listing.classes, palette, listing.mask_values
-        )
-        missing = note_classes(list(tallies.values()), encoding, listing.classes)
-        encoding_notes = [note, *missing]
+        with refusals.collected():
+            encoding, note = decide_encoding(
+                tallies, listing.classes, palette, listing.mask_values
+            )
+            missing = note_classes(list(tallies.values()), encoding, listing.classes)
+            encoding_notes = [note, *missing]
+    refusals.raise_all()
     mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
     num_classes = len(listing.classes)
     finished = [_finish(item, encoding, num_classes) for item in kept]
@@ -194,24 +201,22 @@ def _set_blank_aside(
     )
 
 
-def _set_broken_aside(
-    opened: Sequence[_Opened], on_corrupt: str
-) -> tuple[list[_Opened], tuple[tuple[str, str], ...]]:
-    broken = [item for item in opened if item.problem]
-    kept = [item for item in opened if not item.problem]
+def _refuse_broken(
+    broken: Sequence[tuple[str, str]], on_corrupt: str, *, has_others: bool
+) -> None:
+    found = f"{len(broken)} broken: {shorten(problem for _, problem in broken)}"
     if broken and on_corrupt == "fail":
         raise InputError(
             expected="images and masks that can be opened",
-            found=f"{len(broken)} broken: {shorten(item.problem for item in broken)}",
+            found=found,
             fix="--config.data.on_corrupt=skip leaves them out; or replace the files",
         )
-    if not kept:
+    if not has_others:
         raise InputError(
             expected="at least one record that can be opened",
-            found=f"{len(broken)} broken: {shorten(item.problem for item in broken)}",
+            found=found,
             fix="see that --config.data.dir names the folder of the intact files",
         )
-    return kept, tuple((item.record.id, item.problem) for item in broken)
 
 
 def _set_contrary_aside(
