@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from jaxseg import parallel
 from jaxseg.data.pipeline import EvalLoader, HostBatch
-from jaxseg.tasks import Counts
+from jaxseg.metrics import Tally, tally_histogram, tally_scores
+from jaxseg.tasks import Counts, Thresholds
 from jaxseg.types import PerExample
 
 
@@ -56,3 +57,16 @@ def join_counts(batches: Sequence[PerExample]) -> Counts:
         for name in batches[0]
         if name != "valid"
     }
+
+
+def tally_decisions(counts: Counts, thresholds: Thresholds) -> dict[str, Tally]:
+    """Scores by decision that has a threshold, 'image' and/or 'mask'.
+
+    A decision is left out where only one class occurs: it has no curve.
+    """
+    tallies = {}
+    if "image" in thresholds:
+        tallies["image"] = tally_scores(counts["image_probs"][:, 0], counts["label"])
+    if "mask" in thresholds:
+        tallies["mask"] = tally_histogram(counts["histogram"])
+    return {name: t for name, t in tallies.items() if t.has_both_classes()}

@@ -22,13 +22,12 @@ from clu import parameter_overview
 from jaxseg import memory, metrics, misfits, optim, parallel, phases, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
-from jaxseg.evaluate import collect_counts
+from jaxseg.evaluate import collect_counts, tally_decisions
 from jaxseg.experiment import Experiment
 from jaxseg.phases import Phase
 from jaxseg.progress import console, track
 from jaxseg.report.previews import Previews
 from jaxseg.tally import Progress, Spikes
-from jaxseg.tasks import Thresholds
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer, epoch_line
 
@@ -148,10 +147,10 @@ class _Training:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
         variables = train_state.inference_variables(self.state)
-        summary, thresholds = self._judge(variables)
+        summary, thresholds, tallies = self._judge(variables)
         is_best = self._count_epoch(epoch, summary)
         row = self._row(epoch, summary, speed)
-        self.previews.draw(row, variables, thresholds)  # before it counts as done
+        picture = self.previews.draw(row, variables, thresholds)  # before it is saved
         self.progress.history = [*self.writer.history, row]
         self._save(self._score(summary) if is_best else -math.inf)
         epoch_seconds = speed["seconds"] + time.monotonic() - started
@@ -162,6 +161,7 @@ class _Training:
             is_best=is_best,
             seconds_left=(self.config.epochs - row["epoch"]) * epoch_seconds,
         )
+        self.writer.draw(self.step, tallies, picture)
         self.writer.write(self.step, row, line)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
@@ -224,7 +224,7 @@ class _Training:
                 ids = shorten(self._ids_of(first + k), 8)
                 console.print(f"- step {first + k}: {words}, with {ids}", markup=False)
 
-    def _judge(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
+    def _judge(self, variables: Any):
         """Validates; a signal ends it at once, to be done again by the next process."""
         self.is_judging = True
         try:
@@ -236,7 +236,7 @@ class _Training:
         finally:
             self.is_judging = False
 
-    def _validate(self, variables: Any) -> tuple[dict[str, float], Thresholds]:
+    def _validate(self, variables: Any):
         experiment = self.experiment
         counts = collect_counts(
             experiment.eval_step, variables, self.val_loader, experiment.mesh
@@ -246,7 +246,8 @@ class _Training:
             self._refuse_non_finite(self.step, math.nan, self.val_loader.positions[bad])
         thresholds = experiment.task.choose_thresholds(counts)
         summary = experiment.task.summarize(counts, thresholds)
-        return {**metrics.loss_summary(counts), **summary}, thresholds
+        summary = {**metrics.loss_summary(counts), **summary}
+        return summary, thresholds, tally_decisions(counts, thresholds)
 
     def _count_epoch(self, epoch: int, summary: dict[str, float]) -> bool:
         """Best value, early stopping and the plateau; whether this is a new best."""

@@ -1,4 +1,8 @@
-"""What a run says while it works: metrics.csv, TensorBoard events, a line per epoch."""
+"""What a run says while it works: metrics.csv, TensorBoard events, a line per epoch.
+
+Of an epoch TensorBoard has the numbers, the curves of precision and recall in
+validation, and the picture of previews/.
+"""
 
 import csv
 import math
@@ -6,12 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 from jaxseg import backend, files
+from jaxseg.metrics import Tally
 from jaxseg.progress import console, duration
 
 Row = dict[str, float]
+
+PR_THRESHOLDS = 127
+"""Of the curves, even steps from 0 to 1: the most that TensorBoard takes."""
 
 
 def epoch_line(
@@ -78,6 +87,18 @@ class Writer:
         line = "  ".join(f"{name} {text}" for name, text in headline.items())
         console.print(line, markup=False)
 
+    def draw(
+        self, step: int, tallies: Mapping[str, Tally], picture: Path | None
+    ) -> None:
+        """Curves by name, and the picture of the epoch, to TensorBoard."""
+        for name, tally in tallies.items():
+            values = _counts_at(tally, np.linspace(0, 1, PR_THRESHOLDS))
+            tag = f"precision_recall/{name}"
+            self._events.add_pr_curve_raw(tag, *values, step, PR_THRESHOLDS)
+        if picture is not None:
+            pixels = np.asarray(Image.open(picture).convert("RGB"))
+            self._events.add_image("previews", pixels, step, dataformats="HWC")
+
     def close(self) -> None:
         self._events.close()
 
@@ -91,3 +112,16 @@ class Writer:
             table = csv.DictWriter(file, fieldnames=list(columns))
             table.writeheader()
             table.writerows(self.history)
+
+
+def _counts_at(tally: Tally, thresholds: np.ndarray) -> tuple[np.ndarray, ...]:
+    """tp, fp, tn, fn, precision, recall of score >= threshold, each [T].
+
+    Precision is 1 where nothing is decided positive.
+    """
+    first = np.searchsorted(tally.values, thresholds)
+    fp, tp = (np.append(counts, 0)[first] for counts in tally.at_least())
+    tn, fn = tally.negatives.sum() - fp, tally.positives.sum() - tp
+    found = tp + fp
+    precision = np.where(found, tp / np.maximum(found, 1), 1.0)
+    return tp, fp, tn, fn, precision, tp / (tp + fn)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from test_writer import read_events
 
 import jaxseg
 from jaxseg import backend, experiment, loop, parsing, run, train_state, writer
@@ -150,6 +151,16 @@ def uninterrupted(tmp_path_factory):
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     return folder
+
+
+def test_tensorboard_gets_numbers_curves_and_pictures_of_every_epoch(uninterrupted):
+    run = uninterrupted / "run"
+    with (run / "metrics.csv").open(newline="") as file:
+        epochs = len(list(csv.DictReader(file)))
+    tags = [value.tag for _, value in read_events(run / "events")]
+    assert tags.count("val/loss") == epochs
+    for tag in ("previews", "precision_recall/mask", "precision_recall/image"):
+        assert tags.count(tag) == epochs, tag
 
 
 def same_checkpoint(built, one, other, which):
@@ -293,8 +304,8 @@ def script_losses(monkeypatch, losses):
     values, validate = iter(losses), loop._Training._validate
 
     def scripted(self, variables):
-        summary, thresholds = validate(self, variables)
-        return summary | {"loss": next(values)}, thresholds
+        summary, *others = validate(self, variables)
+        return summary | {"loss": next(values)}, *others
 
     monkeypatch.setattr(loop._Training, "_validate", scripted)
 

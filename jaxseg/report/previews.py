@@ -54,8 +54,8 @@ class Previews:
         self._positions = _choose_positions(experiment)
         self._batches = list(_load(experiment, self._positions))
 
-    def draw(self, row: Row, variables: Any, thresholds: Thresholds) -> None:
-        """Writes the picture of an epoch.
+    def draw(self, row: Row, variables: Any, thresholds: Thresholds) -> Path | None:
+        """Writes the picture of an epoch, and says where.
 
         Args:
           row: of metrics.csv.
@@ -66,10 +66,13 @@ class Previews:
             make_sample(name, arrays, classes, thresholds)
             for name, arrays in self._predict(variables)
         ]
-        if samples:
-            self._folder.mkdir(exist_ok=True)
-            page = draw_page(samples, self._title(row, thresholds), classes)
-            page.save(_path(self._folder, row["epoch"]))
+        if not samples:
+            return None
+        self._folder.mkdir(exist_ok=True)
+        page = draw_page(samples, self._title(row, thresholds), classes)
+        path = _path(self._folder, row["epoch"])
+        page.save(path)
+        return path
 
     def _predict(self, variables: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Name and arrays of every sample: what was read, what the network says."""
