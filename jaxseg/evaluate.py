@@ -4,7 +4,6 @@ import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,16 +20,19 @@ def collect_counts(
     """Counts of every image of the loader, in its order, without the padding.
 
     Returns:
-      arrays [n, ...] on the host; `loss` [n] among them.
+      arrays [n, ...] on the host of every process; `loss` [n] among them.
     """
-    batches = run_batches(eval_step, variables, loader, mesh)
-    return join_counts([counts for _, counts in batches])
+    batches = [c for _, c in run_batches(eval_step, variables, loader, mesh)]
+    ours = {name: np.concatenate([c[name] for c in batches]) for name in batches[0]}
+    counts = parallel.gather_rows({**ours, "place": loader.places()}, mesh)
+    order = np.argsort(counts.pop("place"))
+    return join_counts([{name: values[order] for name, values in counts.items()}])
 
 
 def run_batches(
     step: Callable, variables: Any, loader: EvalLoader, mesh: Mesh
 ) -> Iterator[tuple[HostBatch, Any]]:
-    """Every batch with what the step makes of it, on the host.
+    """Every batch with what the step makes of it, on the host; rows of this process.
 
     One batch is always in flight, so the device does not wait for the host. A batch is
     the caller's until the next is asked for; then its buffer is filled again, not
@@ -46,7 +48,7 @@ def run_batches(
 
 
 def _fetch(loader: EvalLoader, batch: HostBatch, outputs):
-    yield batch, jax.device_get(outputs)
+    yield batch, parallel.local_values(outputs)
     loader.buffers.give_back(batch)
 
 

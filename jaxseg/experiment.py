@@ -115,14 +115,23 @@ class Experiment:
         shapes = jax.eval_shape(self.init).params
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
+    def on_this_host(self) -> "Experiment":
+        """The same for evaluation on the devices of this process alone."""
+        mesh = parallel.make_local_mesh()
+        if mesh.size == self.mesh.size:
+            return self
+        evaluation = _evaluation_steps(self.run, self.model, self.task, mesh)
+        return dataclasses.replace(self, mesh=mesh, **evaluation)
+
     def eval_loader(self, part: str) -> EvalLoader:
-        """The images of a part, in order."""
+        """The images of a part, in order; of each batch the rows of this process."""
         return EvalLoader(
             self.dataset.source,
             self.dataset.labels,
             self.split.indices(part),
             batch_size=self.run.train.batch_size,
             workers=num_workers(self.run.data),
+            rows=parallel.local_rows(self.run.train.batch_size, self.mesh),
         )
 
 
@@ -136,7 +145,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
       InputError: the data, the split or a value of the config is wrong.
     """
     plan = make_plan(run)
-    mesh, model, normalize = plan.mesh, plan.model, plan.normalize
+    mesh, model = plan.mesh, plan.model
     data = _open_data(run, plan, split_file)
     phases = tuple(_make_phases(run, plan, data))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
@@ -147,8 +156,6 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         run.optim, step_at=steps_before, epochs=run.train.epochs
     )
     optimizer = optim.make_optimizer(run.optim, schedule, step_at=steps_before)
-    eval_step = steps.make_eval_step(model, task, normalize)
-    predict_step = steps.make_predict_step(model, task, normalize)
     gather = resident.gather if data.on_device else None
     train_calls = {
         size.image_size: steps.make_train_call(
@@ -176,10 +183,19 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         load_start=functools.cache(
             lambda: load_start(run.model, run.data, plan.variables)
         ),
-        eval_step=parallel.compile_batch_step(eval_step, mesh),
-        predict_step=parallel.compile_batch_step(predict_step, mesh),
         schedule=schedule,
+        **_evaluation_steps(run, model, task, mesh),
     )
+
+
+def _evaluation_steps(run: Run, model, task: Task, mesh: Mesh) -> dict[str, Callable]:
+    normalize = augment.make_normalize(run.data.mean, run.data.std)
+    eval_step = steps.make_eval_step(model, task, normalize)
+    predict_step = steps.make_predict_step(model, task, normalize)
+    return {
+        "eval_step": parallel.compile_batch_step(eval_step, mesh),
+        "predict_step": parallel.compile_batch_step(predict_step, mesh),
+    }
 
 
 class _OpenData(NamedTuple):
@@ -233,7 +249,7 @@ def _make_phases(run: Run, plan: Plan, data: _OpenData) -> Iterator[Phase]:
     first_epoch, first_step = 0, 0
     batch = resident.ABSTRACT_PLACES if data.on_device else plan.batch
     for size in sizes_of(run):
-        loader = _make_train_loader(run, size, data, first_epoch)
+        loader = _make_train_loader(run, size, data, first_epoch, plan.mesh)
         inputs = jax.tree.map(partial(resize_batch, size.batch_size, plan.mesh), batch)
         phase = Phase(size, first_epoch, first_step, loader, inputs)
         yield phase
@@ -241,7 +257,7 @@ def _make_phases(run: Run, plan: Plan, data: _OpenData) -> Iterator[Phase]:
 
 
 def _make_train_loader(
-    run: Run, size: Size, data: _OpenData, first_epoch: int
+    run: Run, size: Size, data: _OpenData, first_epoch: int, mesh: Mesh
 ) -> TrainLoader:
     dataset = data.dataset
     options = dict(
@@ -251,6 +267,7 @@ def _make_train_loader(
         workers=num_workers(run.data),
         first_epoch=first_epoch,
         hidden=data.hidden,
+        rows=parallel.local_rows(size.batch_size, mesh),
     )
     train = data.record_split.indices("train")
     arguments = dataset.source, dataset.record_labels, train

@@ -270,8 +270,8 @@ class _Training:
                 learning_rate=self.experiment.run.optim.learning_rate,
                 mode=mode,
             )
-            sharding = parallel.replicated(self.experiment.mesh)
-            self.state = self.state.replace(plateau=jax.device_put(new, sharding))
+            plateau = parallel.put_everywhere(new, self.experiment.mesh)
+            self.state = self.state.replace(plateau=plateau)
         return is_best
 
     def _row(self, epoch: int, summary: dict[str, float], speed: dict) -> Row:

@@ -19,6 +19,11 @@ console = Console(highlight=False, soft_wrap=True)
 _bars = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+def silence() -> None:
+    """Says nothing from now on: another process speaks for this one."""
+    console.quiet = _bars.quiet = True
+
+
 def track(
     items: Iterable[T], total: int, description: str, *, quiet: bool = False
 ) -> Iterator[T]:

@@ -44,7 +44,7 @@ def choose(data: Data, source: Source, count: int, mesh: Mesh) -> tuple[bool, st
         count * int(np.prod(shape)) * np.dtype(kind).itemsize
         for shape, kind in source.decoder.fields().values()
     )
-    stats = mesh.devices.flat[0].memory_stats() or {}
+    stats = mesh.local_devices[0].memory_stats() or {}
     limit = stats.get("bytes_limit")  # None on CPU, where nothing is gained
     text = f"{size / 1e9:.2f} GB of training pixels"
     if mode == "device":
@@ -82,7 +82,7 @@ def upload(
     if hidden is not None:
         pixels["mask"][hidden[positions]] = IGNORE
     pixels["label"] = labels[positions].astype(np.int32)
-    return jax.device_put(pixels, parallel.replicated(mesh))
+    return parallel.put_everywhere(pixels, mesh)
 
 
 def gather(data: dict[str, Array], chosen: Batch) -> Batch:

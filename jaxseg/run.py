@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,10 @@ from jaxseg import (
     config,
     export,
     files,
+    hosts,
     loop,
     metrics,
+    parallel,
     paths,
     workdir,
     writer,
@@ -38,8 +41,12 @@ from jaxseg.report import (
     previews,
     run_page,
 )
+from jaxseg.schema import flatten
 from jaxseg.tasks import Thresholds
 from jaxseg.vocabulary import SCHEMAS
+
+PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
+"""Keys that may differ from host to host."""
 
 NUM_SAMPLES = 24
 """Images on the page of a data check."""
@@ -71,8 +78,9 @@ def run(
     """
     cache_note = _enable_compilation_cache(run_config)
     fix = "free some, then the same command goes on"
+    hosts.agree_on(partial(_facts_of, run_config))
     with workdir.claim(folder), files.explain_full_disk(folder, fix):
-        built = _open(run_config, folder, restart, like, origin)
+        built = hosts.in_turn(partial(_open, run_config, folder, restart, like, origin))
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
             f"{workdir.device()}, {built.precision}, XLA_FLAGS: {flags}",
@@ -81,8 +89,16 @@ def run(
             console.print(f"- {note}", markup=False)
         loop.train(built, folder)
         summary = finish(built, folder)
-        console.print(f"- {run_page.write_report(folder)} is written", markup=False)
+        if hosts.is_first():
+            console.print(f"- {run_page.write_report(folder)} is written", markup=False)
         return summary
+
+
+def _facts_of(run_config: Run) -> dict[str, Any]:
+    """What must be the same in every process that trains together."""
+    tree = flatten(config.to_dict(run_config))
+    shared = {f"config.{k}": str(v) for k, v in tree.items() if k not in PER_HOST}
+    return {**shared, "code": hosts.code_hash(), **workdir.environment()}
 
 
 def evaluate(
@@ -144,8 +160,22 @@ def check_data(
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
-    """Restores the best epoch and writes test/ and model/."""
+    """Restores the best epoch and writes test/ and model/: process 0 does, alone.
+
+    Returns:
+      the metrics; {} in other processes.
+    """
     variables, progress = loop.restore(built, folder, "best")
+    variables = parallel.whole_on_host(variables)
+    with hosts.first_alone() as first:
+        if not first:
+            return {}
+        return _write_results(built.on_this_host(), folder, variables, progress)
+
+
+def _write_results(
+    built: Experiment, folder: Path, variables: Any, progress: loop.Progress
+) -> dict[str, float]:
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
     validation = judge.validate(built, variables)
@@ -216,6 +246,8 @@ def _open(
     origin: Mapping[str, Any] | None,
 ) -> Experiment:
     split_file = folder / "split.csv"
+    if not hosts.is_first():
+        return _follow(run_config, folder, split_file)
     keep = split_file.is_file() and not restart
     given = split_file if keep else like and like / "split.csv"
     built = build_experiment(run_config, given)
@@ -242,6 +274,21 @@ def _open(
         model, count = run_config.model, len(jax.tree.leaves(loaded))
         source = model.init or model.encoder_init or model.encoder_weights
         console.print(f"- starts from {count} arrays of {source}", markup=False)
+    return built
+
+
+def _follow(run_config: Run, folder: Path, split_file: Path) -> Experiment:
+    """The same in another process, after process 0 has made the folder ready."""
+    if not split_file.is_file():
+        raise InputError(
+            "a --workdir on a file system that all processes share",
+            f"process 0 has written {split_file}, and here it is not",
+            "--workdir with such a folder",
+        )
+    workdir.refuse_other_config(folder, run_config)
+    built = build_experiment(run_config, split_file)
+    workdir.refuse_other_data(folder, built.dataset.content_hash)
+    built.load_start()
     return built
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxseg import plan, run, workdir
+from jaxseg import hosts, plan, run, workdir
 from jaxseg.config import Run
 from jaxseg.errors import InputError, shorten
 from jaxseg.progress import console
@@ -48,6 +48,12 @@ def run_sweep(
       Interrupted: stopped by a signal; the same call goes on.
     """
     _refuse_single_run(folder)
+    if not hosts.is_alone():
+        raise InputError(
+            "--sweep in one process",
+            "several that train together",
+            "the runs of the sweep one by one, each in a --workdir of its own",
+        )
     with workdir.claim(folder):
         _refuse_misfits(runs, folder, restart)
         workdir.write_sweep(folder, runs)

@@ -80,8 +80,10 @@ def start_from(state: TrainState, loaded: dict[str, Any]) -> TrainState:
 
     def merge(tree, part):
         if not isinstance(tree, dict):
-            copy = jnp.array(part)  # donated buffers must not be shared
-            return jax.device_put(copy, tree.sharding)
+            # A copy for each device: donated buffers must not be shared.
+            return jax.make_array_from_callback(
+                part.shape, tree.sharding, lambda _: jnp.array(part)
+            )
         return tree | {name: merge(tree[name], part[name]) for name in part}
 
     def merged(variables):

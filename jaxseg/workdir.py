@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import config, files
+from jaxseg import config, files, hosts
 from jaxseg.errors import InputError
 from jaxseg.schema import flatten
 
@@ -37,9 +37,14 @@ PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 def claim(workdir: Path) -> Iterator[None]:
     """Holds the folder for this process; a new one that stays empty goes again.
 
+    Of several processes that train together, process 0 holds it for all.
+
     Raises:
       InputError: another process holds it, or it cannot be made or written.
     """
+    if not hosts.is_first():
+        yield
+        return
     is_new = not workdir.exists()
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from jaxseg import backend, files
+from jaxseg import backend, files, hosts
 from jaxseg.metrics import Tally
 from jaxseg.progress import console, duration
 
@@ -64,7 +64,7 @@ def column_of(history: Sequence[Mapping[str, object]], name: str) -> np.ndarray:
 
 
 class Writer:
-    """Writes the rows of a run, one per epoch.
+    """Writes the rows of a run, one per epoch; files in process 0 only.
 
     Attributes:
       history: all rows so far, the restored ones first.
@@ -73,7 +73,9 @@ class Writer:
     def __init__(self, workdir: Path, history: Sequence[Row]):
         self.history = list(history)
         self._csv = workdir / "metrics.csv"
-        self._events = SummaryWriter(str(workdir / "events"))
+        self._writes = hosts.is_first()
+        events = str(workdir / "events")
+        self._events = SummaryWriter(events, write_to_disk=self._writes)
         self._write_csv()  # rows of an epoch that was not saved are gone with it
 
     def write(self, step: int, row: Row, headline: Mapping[str, str]) -> None:
@@ -103,6 +105,8 @@ class Writer:
         self._events.close()
 
     def _write_csv(self) -> None:
+        if not self._writes:
+            return
         if not self.history:
             self._csv.unlink(missing_ok=True)
             return

@@ -34,7 +34,10 @@ def main(run: Callable[[list[str]], None]) -> None:
         with signals.bounded_stop(_exit_seconds()):
             run(sys.argv[1:])
     except InputError as error:
-        print(f"\n{error}", file=sys.stderr)
+        from jaxseg import hosts
+
+        if hosts.is_first():
+            print(f"\n{error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
@@ -74,6 +77,36 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
         help="a file of configs/; any of its keys is overridden by "
         "--config.group.key=value, e.g. --config.optim.learning_rate=3e-4",
     )
+
+
+def add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    """How several processes that train one run find each other."""
+    group = parser.add_argument_group("several processes")
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="of process 0; any free port"
+    )
+    group.add_argument("--num_processes", type=int, metavar="N", help="how many")
+    group.add_argument("--process_id", type=int, metavar="I", help="which one, from 0")
+    group.add_argument(
+        "--patience",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the others to start (default: 300)",
+    )
+
+
+def join_hosts(options: argparse.Namespace) -> None:
+    """Meets the other processes, if there are any.
+
+    Raises:
+      InputError: the options contradict the cluster, or the others do not come.
+    """
+    from jaxseg import hosts
+
+    given = hosts.Place(options.coordinator, options.num_processes, options.process_id)
+    place = hosts.find_place(given, os.environ)
+    hosts.join(place, patience=options.patience)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,9 +4,10 @@
         --workdir runs/sdnet
 
 With --sweep data.fold=0,1,2 it trains a run for each value, WORKDIR/fold_0 and so on,
-and writes a table of their test metrics. The same command on an existing run folder
-goes on where it stopped. Exit codes: 0 done; 2 wrong input or config; 75 stopped by a
-signal with everything saved; 1 a bug.
+and writes a table of their test metrics. Several processes train one run together:
+under SLURM or Open MPI they find each other, elsewhere --coordinator says where. The
+same command on an existing run folder goes on where it stopped. Exit codes: 0 done; 2
+wrong input or config; 75 stopped by a signal with everything saved; 1 a bug.
 """
 
 import argparse
@@ -17,8 +18,7 @@ from pathlib import Path
 import command_line
 
 
-def run(arguments: list[str]) -> None:
-    plain, overrides = command_line.split_overrides(arguments)
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,10 +44,18 @@ def run(arguments: list[str]) -> None:
         help="a run for each value of a config key: data.fold=0,1,2 or seed=0,1,2; "
         "several --sweep are combined",
     )
-    options = parser.parse_args(plain)
+    command_line.add_host_arguments(parser)
+    return parser
+
+
+def run(arguments: list[str]) -> None:
+    plain, overrides = command_line.split_overrides(arguments)
+    options = make_parser().parse_args(plain)
+    command_line.join_hosts(options)
     if options.init:
         overrides.append(f"model.init={options.init}")
 
+    from jaxseg import hosts
     from jaxseg import run as program
     from jaxseg.sweep import run_sweep
 
@@ -62,6 +70,9 @@ def run(arguments: list[str]) -> None:
     except program.Interrupted as stopped:
         print(f"stopped by {stopped}; the same command goes on")
         sys.exit(command_line.STOPPED)
+    except Exception as error:
+        hosts.end_if_lost(error, command_line.STOPPED)
+        raise
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ FLOORS = {
     "paths": 0.0,
     "progress": 0.0,
     "backend": 0.0,
+    "hosts": 0.3,
     "fourier": 0.3,
     "tracing": 0.3,
     "ops": 0.5,

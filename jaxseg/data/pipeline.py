@@ -3,6 +3,8 @@
 Reading runs ahead in threads (Pillow and NumPy release the GIL). Batches are filled in
 place in buffers that come back when their step is done: a fresh buffer costs a
 page fault per 4 KiB, in new memory thirteen times the copy itself.
+
+A loader reads only the `rows` of each batch that it is given: the share of its process.
 """
 
 import functools
@@ -24,9 +26,9 @@ HostBatch = dict[str, np.ndarray]
 class Buffers:
     """Host batches to be filled again and again; grows to what is in flight at once."""
 
-    def __init__(self, decoder: Decoder, batch_size: int):
+    def __init__(self, decoder: Decoder, num_rows: int):
         self._fields = decoder.fields()
-        self._batch_size = batch_size
+        self._num_rows = num_rows
         self._free: queue.SimpleQueue[HostBatch] = queue.SimpleQueue()
 
     def take(self) -> HostBatch:
@@ -34,7 +36,7 @@ class Buffers:
         try:
             return self._free.get_nowait()
         except queue.Empty:
-            n = self._batch_size
+            n = self._num_rows
             fields = self._fields.items()
             batch = {
                 name: np.empty((n, *shape), kind) for name, (shape, kind) in fields
@@ -73,15 +75,17 @@ class TrainLoader:
         workers: int,
         first_epoch: int = 0,
         hidden: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
     ):
         self._source, self._labels, self._positions = source, labels, positions
         self._batch_size, self._sampling, self._seed = batch_size, sampling, seed
         self._workers, self._first_epoch = workers, first_epoch
         self._hidden = hidden
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self._rows = np.arange(batch_size) if rows is None else rows
         self.num_samples = epoch_length(labels[positions], mode=sampling)
         self.steps_per_epoch = self.num_samples // batch_size
-        self.buffers = Buffers(source.decoder, batch_size)
+        self.buffers = Buffers(source.decoder, len(self._rows))
 
     def give_back(self, batch: HostBatch) -> None:
         """Call it when nobody reads the batch any more."""
@@ -97,7 +101,7 @@ class TrainLoader:
         return iter(steps.to_iter_dataset(_read_options(self._workers)))
 
     def _load(self, step: int) -> HostBatch:
-        positions = self.positions_of(int(step))
+        positions = self.positions_of(int(step))[self._rows]
         batch = _fill(self.buffers.take(), self._source, self._labels, positions)
         return self._hide(batch, positions)
 
@@ -121,14 +125,14 @@ class TrainLoader:
 class PlaceLoader(TrainLoader):
     """The same samples without their pixels, which are on the devices.
 
-    A batch has `place` [batch_size] int32, among the training samples, and `index`.
+    A batch has `place` [rows] int32, among the training samples, and `index`.
     """
 
     def give_back(self, batch: HostBatch) -> None:
         """Nothing is filled again."""
 
     def _load(self, step: int) -> HostBatch:
-        _, places = self._places(int(step))
+        places = self._places(int(step))[1][self._rows]
         index = self._positions[places]
         return {"place": places.astype(np.int32), "index": index.astype(np.int32)}
 
@@ -168,6 +172,7 @@ class CropLoader(TrainLoader):
     def _load(self, step: int) -> HostBatch:
         batch = self.buffers.take()
         epoch, places = self._places(int(step))
+        places = places[self._rows]
         self._source.read_at(self._windows(epoch, places), batch)
         batch["label"][:] = window_labels(batch["mask"])
         batch["valid"][:] = True
@@ -186,10 +191,17 @@ class EvalLoader:
         *,
         batch_size: int,
         workers: int,
+        rows: np.ndarray | None = None,
     ):
         self._source, self._labels, self.positions = source, labels, positions
         self._batch_size, self._workers = batch_size, workers
-        self.buffers = Buffers(source.decoder, batch_size)
+        self._rows = np.arange(batch_size) if rows is None else rows
+        self.buffers = Buffers(source.decoder, len(self._rows))
+
+    def places(self) -> np.ndarray:
+        """Where the rows of all batches lie in `positions`; of padding, beyond it."""
+        starts = np.arange(len(self))[:, None] * self._batch_size
+        return (starts + self._rows).ravel().astype(np.int32)
 
     def __len__(self) -> int:
         return -(-len(self.positions) // self._batch_size)
@@ -203,9 +215,9 @@ class EvalLoader:
         chosen = self.positions[start : start + self._batch_size]
         # Padding repeats the first sample, so every batch holds real pixels.
         padding = np.repeat(chosen[:1], self._batch_size - len(chosen))
-        padded = np.concatenate([chosen, padding])
+        padded = np.concatenate([chosen, padding])[self._rows]
         batch = _fill(self.buffers.take(), self._source, self._labels, padded)
-        batch["valid"][len(chosen) :] = False
+        batch["valid"][self._rows >= len(chosen)] = False
         return batch
 
 

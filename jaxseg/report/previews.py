@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxseg import parallel
+from jaxseg import hosts, parallel
 from jaxseg.data.pipeline import EvalLoader
 from jaxseg.experiment import Experiment
 from jaxseg.report.loss_panel import draw_loss_panel
@@ -47,11 +47,15 @@ Row = Mapping[str, Any]
 
 
 class Previews:
-    """Draws `train.preview` samples of the validation part; nothing if that is 0."""
+    """Draws `train.preview` samples of the validation part; nothing if that is 0.
+
+    Process 0 does, on its own devices; the others draw nothing.
+    """
 
     def __init__(self, experiment: Experiment, folder: Path):
-        self._experiment, self._folder = experiment, folder
-        self._positions = _choose_positions(experiment)
+        self._experiment, self._folder = experiment.on_this_host(), folder
+        count = experiment.run.train.preview if hosts.is_first() else 0
+        self._positions = _choose_positions(experiment, count)
         self._batches = list(_load(experiment, self._positions))
 
     def draw(self, row: Row, variables: Any, thresholds: Thresholds) -> Path | None:
@@ -64,7 +68,7 @@ class Previews:
         classes = self._experiment.task.classes
         samples = [
             make_sample(name, arrays, classes, thresholds)
-            for name, arrays in self._predict(variables)
+            for name, arrays in self._predict(parallel.whole_on_host(variables))
         ]
         if not samples:
             return None
@@ -96,9 +100,8 @@ class Previews:
         return "   ".join(first), "   ".join(facts)
 
 
-def _choose_positions(experiment: Experiment) -> np.ndarray:
+def _choose_positions(experiment: Experiment, count: int) -> np.ndarray:
     """Images with foreground first; of a classifier, images of all classes."""
-    count = experiment.run.train.preview
     positions = _evenly(experiment.split.indices("val"), CANDIDATES * count)
     batches = _load(experiment, positions)
     labels = [batch["label"][batch["valid"]] for batch in batches]
