@@ -19,12 +19,13 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import memory, metrics, misfits, optim, parallel, phases, train_state
+from jaxseg import hosts, memory, metrics, misfits, optim, parallel, phases, train_state
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts, tally_decisions
 from jaxseg.experiment import Experiment
 from jaxseg.phases import Phase
+from jaxseg.profiler import Profiler
 from jaxseg.progress import console, track
 from jaxseg.report.previews import Previews
 from jaxseg.tally import Progress, Spikes
@@ -97,8 +98,10 @@ class _Training:
         self.experiment, self.config = experiment, experiment.run.train
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.state, self.progress = self._restore_or_init()
-        self.writer = Writer(workdir, self.progress.history)
+        self.writer = Writer(workdir, self.progress.history, self.config.log_to)
         self.spikes = Spikes()
+        steps = self.config.profile_steps if hosts.is_first() else None
+        self.profiler = Profiler(workdir / "profile", steps)
         self.signal_name, self.is_judging = "", False
         self.step = int(self.state.step)
         self.data = experiment.upload()
@@ -179,6 +182,7 @@ class _Training:
                 before = time.monotonic()
                 host_batches = list(itertools.islice(batches, size))
                 waited += time.monotonic() - before
+                self.profiler.look(self.step, self.state)
                 inputs = parallel.put_steps(host_batches, self.experiment.mesh)
                 self.state, logs = calls[size](self.state, self.data, inputs)
                 unread.append((self.step, logs))
@@ -190,6 +194,7 @@ class _Training:
                 if self.signal_name:
                     break
             self._read_losses(unread, keep=0)
+            self.profiler.end(self.step, self.state)
         seconds = time.monotonic() - started
         return {
             "seconds": seconds,
@@ -330,14 +335,7 @@ class _Training:
 
     def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
         ids = self._ids_of(step, positions)
-        kept = self.checkpoints.latest
-        saved = f"the checkpoint of step {kept} is kept" if kept else "nothing is saved"
-        raise InputError(
-            "a finite loss and gradient",
-            f"loss {value} at step {step}, with the images {shorten(ids, 8)}; {saved}",
-            "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
-            "with --restart or in a new --workdir",
-        )
+        raise misfits.not_finite(step, value, ids, self.checkpoints.latest)
 
 
 def _give_back(in_flight: collections.deque, phase: Phase, keep: int) -> None:

@@ -4,17 +4,17 @@ Everything is refused with an InputError, before anything is written where that 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxseg import augment, optim
+from jaxseg import augment, optim, trackers
 from jaxseg.config import Run
 from jaxseg.data.segmented import Segmented
 from jaxseg.data.targets import TargetRule
-from jaxseg.errors import InputError
+from jaxseg.errors import InputError, shorten
 from jaxseg.memory import Need
 from jaxseg.phases import sizes_of
 from jaxseg.tasks import Task
@@ -22,7 +22,8 @@ from jaxseg.types import Outputs
 
 
 def refuse_values(run: Run) -> None:
-    """Values of different groups that do not go together."""
+    """Values of different groups, or of the machine, that do not go together."""
+    trackers.refuse_missing(run.train.log_to)
     augment.refuse_misfits(
         run.data.augment,
         image_size=run.data.image_size,
@@ -218,4 +219,22 @@ def out_of_memory(
         found,
         f"--config.train.batch_size={max(batch_size // 2, 1)}, "
         "--config.train.accumulate=2 or --config.train.remat=norms, with --restart",
+    )
+
+
+def not_finite(
+    step: int, loss: float, ids: Sequence[str], kept: int | None
+) -> InputError:
+    """The error for a loss or gradient that is NaN or infinite.
+
+    Args:
+      ids: of the images.
+      kept: step of the last checkpoint.
+    """
+    saved = f"the checkpoint of step {kept} is kept" if kept else "nothing is saved"
+    return InputError(
+        "a finite loss and gradient",
+        f"loss {loss} at step {step}, with the images {shorten(ids, 8)}; {saved}",
+        "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "
+        "with --restart or in a new --workdir",
     )

@@ -44,6 +44,7 @@ POSITIVE = {
 }
 NOT_NEGATIVE = {
     "seed",
+    "train.profile_steps",
     "data.split_seed",
     "data.workers",
     "data.num_segmented",
@@ -83,6 +84,7 @@ RANGES = {
 }
 # Pairs (lowest, highest).
 ORDERED = {
+    "train.profile_steps",
     "data.augment.crop.share",
     "data.augment.dropout.share",
     "data.augment.*.factor",

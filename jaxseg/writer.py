@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from jaxseg import backend, files, hosts
 from jaxseg.metrics import Tally
 from jaxseg.progress import console, duration
+from jaxseg.trackers import open_trackers
 
 Row = dict[str, float]
 
@@ -68,12 +69,18 @@ class Writer:
 
     Attributes:
       history: all rows so far, the restored ones first.
+
+    Args:
+      log_to: names of `trackers.TRACKERS`.
     """
 
-    def __init__(self, workdir: Path, history: Sequence[Row]):
+    def __init__(
+        self, workdir: Path, history: Sequence[Row], log_to: Sequence[str] = ()
+    ):
         self.history = list(history)
         self._csv = workdir / "metrics.csv"
         self._writes = hosts.is_first()
+        self._trackers = open_trackers(log_to, workdir) if self._writes else []
         events = str(workdir / "events")
         self._events = SummaryWriter(events, write_to_disk=self._writes)
         self._write_csv()  # rows of an epoch that was not saved are gone with it
@@ -86,6 +93,8 @@ class Writer:
             if math.isfinite(value):  # TensorBoard has no place for the others
                 self._events.add_scalar(name, value, step)
         self._events.flush()
+        for tracker in self._trackers:
+            tracker.log(step, row)
         line = "  ".join(f"{name} {text}" for name, text in headline.items())
         console.print(line, markup=False)
 
@@ -103,6 +112,8 @@ class Writer:
 
     def close(self) -> None:
         self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def _write_csv(self) -> None:
         if not self._writes:
