@@ -20,7 +20,9 @@ assert all((call, scripts, unchanged_jax))  # fixtures
 
 @pytest.mark.parametrize("name", bad_sets.BAD)
 def test_the_check_names_the_defect_and_the_way_out(call, tmp_path, name):
-    bad, root, out = bad_sets.BAD[name], tmp_path / "set", tmp_path / "check"
+    # Two folders below: the program looks above a set for a better place, and there
+    # are the sets of other tests.
+    bad, root, out = bad_sets.BAD[name], tmp_path / "alone" / "set", tmp_path / "check"
     bad.make(root)
     own = () if bad.config == bad_sets.CLS else SEGMENTATION
     settings = [f"data.dir={root / bad.folder}", *own, *SMALL]

@@ -117,7 +117,7 @@ class Device:
 
 class Mesh:
     def __init__(self, limit):
-        self.devices = np.array([Device(limit)], object)
+        self.local_devices = [Device(limit)]
 
 
 @pytest.mark.parametrize(
