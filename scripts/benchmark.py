@@ -124,6 +124,7 @@ def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack):
     program = benchmark_step.make_program(dataclasses.replace(run, train=plain), {})
     ours = benchmark_step.Ours(program, batch)
     weights = benchmark_twin.port_weights(name, ours.weights())
+    batch = batch | {"shares": np.float32(program.shares)}
     twin = stack.enter_context(
         benchmark_twin.open_twin(
             options.torch_python, name, weights, batch, compiled=options.compiled

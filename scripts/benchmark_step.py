@@ -56,11 +56,13 @@ class Program(NamedTuple):
       step: jitted `(state, batch) -> (state, logs)`.
       init: makes a state.
       fields: shape and dtype of the arrays of a batch.
+      shares: of the two losses of SegDecNet's training; () for others.
     """
 
     step: Callable
     init: Callable
     fields: Mapping[str, tuple[tuple[int, ...], type]]
+    shares: tuple[float, ...]
     mesh: Mesh
 
     def lower(self) -> jax.stages.Lowered:
@@ -113,7 +115,8 @@ def make_program(
     )
     mesh = mesh or parallel.make_mesh(run.train.batch_size)
     fields = _fields(run, task, network)
-    return Program(parallel.compile_train_step(step, mesh), init, fields, mesh)
+    shares = task.shares(PROGRESS) if task.targets else ()
+    return Program(parallel.compile_train_step(step, mesh), init, fields, shares, mesh)
 
 
 def make_batch(program: Program) -> Arrays:

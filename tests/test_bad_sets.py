@@ -23,6 +23,7 @@ def test_the_check_names_the_defect_and_the_way_out(call, tmp_path, name):
     # Two folders below: the program looks above a set for a better place, and there
     # are the sets of other tests.
     bad, root, out = bad_sets.BAD[name], tmp_path / "alone" / "set", tmp_path / "check"
+    root.parent.mkdir()
     bad.make(root)
     own = () if bad.config == bad_sets.CLS else SEGMENTATION
     settings = [f"data.dir={root / bad.folder}", *own, *SMALL]
