@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxseg.errors import InputError
 
 COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
+H200_FLOPS = 989e12  # a second, dense
 PLAN_COLUMNS = ("with", "GB", "MB an image", "largest batch")
 METHODS = {
     "step": "One training step, the uint8 batch already on the device: random "
@@ -84,6 +85,10 @@ def facts_of(record: dict) -> list[str]:
         each = record["operations"] / record["images"]
         speed = record["operations"] / next(iter(record["seconds"].values()))
         facts.append(f"{each / 1e9:.1f} GFLOP an image, {speed / 1e12:.3f} TFLOP/s")
+        facts.append(
+            f"an H200 would make at most {H200_FLOPS / each:,.0f} images/s (predicted: "
+            "all of its 989 TFLOP/s in bfloat16, memory not counted)"
+        )
     if record.get("gigabytes"):
         facts.append(f"{record['gigabytes']:.2f} GB of memory")
     return facts
