@@ -109,7 +109,7 @@ def step(options: argparse.Namespace) -> dict:
     facts = {
         "parameters": ours.num_parameters,
         "compile_seconds": ours.compile_seconds,
-        "operations": ours.operations,
+        "operations": benchmark_step.count_operations(run),
         "gigabytes": need and need.total / 1e9,
     }
     title = _title(options, run, f"{ours.num_parameters:,} parameters")

@@ -228,6 +228,30 @@ def test_a_network_that_pytorch_has_not_is_refused(name):
         benchmark_twin.twin_of(config(name))
 
 
+def multiplications(height, width, channels, features, taps):
+    """Of a convolution; those with the padding are not done."""
+    padded = (taps - 1) // 2 * ((taps - 1) // 2 + 1)
+    places = (taps * height - padded) * (taps * width - padded)
+    return channels * features * places
+
+
+def test_the_operations_of_a_step_are_those_of_its_convolutions():
+    """SegDecNet at 640x232: twice for the value, four times for the gradients.
+
+    The first layer needs no gradient for the image, nor the decision one for the map.
+    """
+    first = multiplications(640, 232, 3, 32, 5)
+    volume = [multiplications(320, 116, c, 64, 5) for c in (32, 64, 64)]
+    volume += 4 * [multiplications(160, 58, 64, 64, 5)]
+    volume += [multiplications(80, 29, 64, 1024, 15), 80 * 29 * 1024]
+    decision = multiplications(40, 14, 1025, 8, 5)
+    rest = multiplications(20, 7, 8, 16, 5) + multiplications(10, 3, 16, 32, 5)
+    expected = 4 * first + 6 * sum(volume) + 4 * decision + 6 * rest
+    run = config("crack_segmentation", "train.batch_size=8")
+    found = benchmark_step.count_operations(run) / 8
+    assert found == pytest.approx(expected, rel=0.005)  # beside norms and losses
+
+
 def test_chance_is_taken_out_of_a_config():
     b0 = benchmark_twin.without_chance(config("speedlines_b0")).model.network.kwargs
     road = benchmark_twin.without_chance(config("road")).model.network.kwargs
