@@ -31,6 +31,7 @@ def enable_compilation_cache(cache_dir: Path) -> str:
     if jax.default_backend() == "cpu" and ONEDNN_CALLS in os.environ.get(
         "XLA_FLAGS", ""
     ):
+        jax.config.update("jax_enable_compilation_cache", False)  # set by the user
         return "compiled programs with oneDNN calls cannot be kept on disk"
     if jax.config.jax_compilation_cache_dir is None:
         folder = cache_dir / "compiled"
@@ -74,3 +75,10 @@ def peak_memory_gigabytes() -> float:
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))  # macOS

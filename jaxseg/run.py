@@ -249,10 +249,12 @@ def _open(
     if not hosts.is_first():
         return _follow(run_config, folder, split_file)
     keep = split_file.is_file() and not restart
+    if like:
+        workdir.read_record(like, "--like")
     given = split_file if keep else like and like / "split.csv"
     built = build_experiment(run_config, given)
     if like:
-        workdir.refuse_other_data(like, built.dataset.content_hash)
+        workdir.refuse_other_data(like, built.dataset.content_hash, "--like")
     facts = {
         "data_hash": built.dataset.content_hash,
         "precision": built.precision,

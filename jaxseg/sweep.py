@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxseg import hosts, plan, run, workdir
+from jaxseg import hosts, plan, processes, run, workdir
 from jaxseg.config import Run
 from jaxseg.errors import InputError, shorten
 from jaxseg.progress import console
@@ -30,8 +30,9 @@ def run_sweep(
     *,
     restart: bool = False,
     origin: Mapping[str, Any] | None = None,
+    pool: processes.Pool | None = None,
 ) -> dict[str, Spread]:
-    """Trains the runs one after the other, and compares their test metrics.
+    """Trains the runs and compares their test metrics.
 
     Finished runs are left as they are; an interrupted one goes on. What can be told
     without opening an image is checked for all of them before the first one starts.
@@ -39,6 +40,7 @@ def run_sweep(
     Args:
       runs: by the name of their folder inside `folder`.
       origin: as of `run.run`; the name of a run says what the sweep changes.
+      pool: how to train several at a time; without it they run one after the other.
 
     Returns:
       the spread of every metric of the test part.
@@ -57,16 +59,34 @@ def run_sweep(
     with workdir.claim(folder):
         _refuse_misfits(runs, folder, restart)
         workdir.write_sweep(folder, runs)
-        for number, (name, config) in enumerate(runs.items(), start=1):
+        todo = {}
+        for name in runs:
+            if workdir.is_finished(folder / name) and not restart:
+                console.print(f"- {folder / name} is finished", markup=False)
+            else:
+                first = _first_of_seeds(runs, name)
+                todo[name] = None if first == name else folder / first
+        if pool:
+            _run_side_by_side(pool, todo, folder)
+            todo = {}
+        for number, (name, like) in enumerate(todo.items(), start=1):
             one = folder / name
-            console.print(f"- {one} ({number} of {len(runs)})", markup=False)
-            if workdir.is_finished(one) and not restart:
-                console.print("- is finished")
-                continue
-            first = _first_of_seeds(runs, name)
-            like = None if first == name else folder / first
-            run.run(config, one, restart=restart, like=like, origin=origin)
+            console.print(f"- {one} ({number} of {len(todo)})", markup=False)
+            run.run(runs[name], one, restart=restart, like=like, origin=origin)
         return _report({name: folder / name for name in runs}, folder)
+
+
+def _run_side_by_side(
+    pool: processes.Pool, todo: Mapping[str, Path | None], folder: Path
+) -> None:
+    """Starts `pool`'s command for each run, with the folder whose split it shares."""
+    jobs = {}
+    for name, like in todo.items():
+        command = [*pool.commands[name], "--workdir", str(folder / name)]
+        if like:
+            command += ["--like", str(like)]
+        jobs[name] = processes.Job(command, like and like / "split.csv")
+    processes.run_jobs(jobs, pool.slots, folder)
 
 
 def _without_seed(config: Run) -> Run:

@@ -96,9 +96,9 @@ def open_workdir(
         json.dump(record, file, indent=2)
 
 
-def refuse_other_data(workdir: Path, data_hash: str) -> None:
+def refuse_other_data(workdir: Path, data_hash: str, option: str = "--workdir") -> None:
     """Raises InputError when the run was made with other images, masks or labels."""
-    old = read_record(workdir)["data_hash"]
+    old = read_record(workdir, option)["data_hash"]
     if old != data_hash:
         raise InputError(
             f"the data that {workdir} was trained on",
@@ -157,13 +157,16 @@ def read_metrics(workdir: Path) -> dict[str, float | None]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_record(workdir: Path) -> dict[str, Any]:
+def read_record(workdir: Path, option: str = "--workdir") -> dict[str, Any]:
     """What config.json of a run folder holds.
+
+    Args:
+      option: which one named the folder.
 
     Raises:
       InputError: there is none, or it is another program's.
     """
-    path, fix = workdir / "config.json", "--workdir with the folder of a run"
+    path, fix = workdir / "config.json", f"{option} with the folder of a run"
     if not path.is_file():
         raise InputError("the folder of a run", f"no file {path}", fix)
     try:

@@ -4,18 +4,22 @@
         --workdir runs/sdnet
 
 With --sweep data.fold=0,1,2 it trains a run for each value, WORKDIR/fold_0 and so on,
-and writes a table of their test metrics. Several processes train one run together:
-under SLURM or Open MPI they find each other, elsewhere --coordinator says where. The
-same command on an existing run folder goes on where it stopped. Exit codes: 0 done; 2
-wrong input or config; 75 stopped by a signal with everything saved; 1 a bug.
+and writes a table of their test metrics; --parallel 4 trains four of them at a time,
+each on a device of its own. Several processes train one run together: under SLURM or
+Open MPI they find each other, elsewhere --coordinator says where. The same command on
+an existing run folder goes on where it stopped. Exit codes: 0 done; 2 wrong input or
+config; 75 stopped by a signal with everything saved; 1 a bug.
 """
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 import command_line
+
+from jaxseg.errors import InputError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,6 +48,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="a run for each value of a config key: data.fold=0,1,2 or seed=0,1,2; "
         "several --sweep are combined",
     )
+    parser.add_argument(
+        "--parallel",
+        type=command_line.positive,
+        metavar="N",
+        help="so many runs of the sweep at a time, each on one device (without an "
+        "accelerator: on its share of the cores)",
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="RUN",
+        help="a new run has the data and the split of this run folder",
+    )
     command_line.add_host_arguments(parser)
     return parser
 
@@ -52,8 +69,13 @@ def run(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
     options = make_parser().parse_args(plain)
     command_line.join_hosts(options)
+    refuse_contradictions(options)
     if options.init:
         overrides.append(f"model.init={options.init}")
+
+    if options.parallel:
+        environment = dict(os.environ)
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are for the runs
 
     from jaxseg import hosts
     from jaxseg import run as program
@@ -61,9 +83,12 @@ def run(arguments: list[str]) -> None:
 
     source = (options.config, overrides, program.SCHEMAS)
     if options.sweep:
-        train = partial(run_sweep, command_line.load_sweep(*source, options.sweep))
+        runs = command_line.load_sweep(*source, options.sweep)
+        pool = options.parallel and make_pool(options, overrides, environment)
+        train = partial(run_sweep, runs, pool=pool)
     else:
-        train = partial(program.run, command_line.load_config(*source))
+        config = command_line.load_config(*source)
+        train = partial(program.run, config, like=options.like)
     origin = {"config": options.config.name, "overrides": overrides}
     try:
         train(options.workdir, restart=options.restart, origin=origin)
@@ -73,6 +98,37 @@ def run(arguments: list[str]) -> None:
     except Exception as error:
         hosts.end_if_lost(error, command_line.STOPPED)
         raise
+
+
+def refuse_contradictions(options: argparse.Namespace) -> None:
+    """Raises InputError for options that say nothing together."""
+    if options.parallel and not options.sweep:
+        raise InputError(
+            "--parallel N for the runs of a --sweep",
+            "a single run, which uses all devices by itself",
+            "--sweep seed=0,1,2, or the same command without --parallel",
+        )
+    if options.like and options.sweep:
+        raise InputError(
+            "--like RUN for a single run",
+            "--sweep, whose runs share a split where they differ in the seed",
+            f"--config.data.split={options.like / 'split.csv'} instead of --like",
+        )
+
+
+def make_pool(options: argparse.Namespace, overrides: list[str], environment: dict):
+    """This script once for each run of the sweep, as many at a time as wanted."""
+    from jaxseg import grid, processes
+
+    shared = [sys.executable, __file__, "--config", str(options.config)]
+    if options.restart:
+        shared.append("--restart")
+    commands = {
+        name: [*shared, *(f"--config.{text}" for text in (*overrides, *own))]
+        for name, own in grid.expand(options.sweep).items()
+    }
+    slots = processes.find_slots(options.parallel, environment)
+    return processes.Pool(commands, slots)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ FLOORS = {
     "predict": 4.4,
     "run": 4.6,
     "serve": 4.6,
+    "processes": 3.0,
     "sweep": 4.7,
 }
 

@@ -41,7 +41,7 @@ def pod():
 
 
 def test_the_page_has_a_command_for_every_place():
-    assert len(list(commands())) == 5
+    assert len(list(commands())) == 6
 
 
 @pytest.mark.parametrize("arguments", [*commands()], ids=lambda words: words[-1])
@@ -50,8 +50,11 @@ def test_commands_are_accepted(arguments, monkeypatch):
     arguments = [a.replace("$(JOB_COMPLETION_INDEX)", "3") for a in arguments]
     plain, overrides = command_line.split_overrides(arguments)
     options = train.make_parser().parse_args(plain)
-    run = command_line.load_config(options.config, overrides, experiment.SCHEMAS)
-    assert run.data.dir.endswith("SDNET2018")
+    runs = command_line.load_sweep(
+        options.config, overrides, experiment.SCHEMAS, options.sweep or ["seed=0"]
+    )
+    assert len(runs) >= (options.parallel or 1)
+    assert all(run.data.dir.endswith("SDNET2018") for run in runs.values())
 
 
 @pytest.mark.parametrize("text", SHELL)

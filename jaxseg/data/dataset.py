@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from jaxseg import files, paths, progress
+from jaxseg import backend, files, paths, progress
 from jaxseg.config import Data
 from jaxseg.data import check, stored
 from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
@@ -147,7 +146,7 @@ def _source_notes(listing: Listing) -> tuple[str, ...]:
 
 def num_workers(data: Data) -> int:
     """`data.workers`, or one thread per core this process may use."""
-    return data.workers or len(os.sched_getaffinity(0))
+    return data.workers or len(backend.usable_cores())
 
 
 def _make_cache_folder(data: Data) -> Path:
