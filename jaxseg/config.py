@@ -119,6 +119,7 @@ class Train:
     grow_batch: bool = False  # small images come in batches of as many pixels
     # Kept for the gradient: everything, convolutions' outputs only, or blocks' only
     remat: Literal["none", "norms", "blocks"] = "none"
+    shard_optimizer: bool = False  # a share of its arrays on each device
     max_skipped: int = 3  # steps in a row whose gradients are not finite
     steps_per_call: int = 1  # in one program; the host looks between calls only
     log_every: int = 20  # steps between two looks at the loss

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -65,6 +66,7 @@ class Experiment:
         makes as many steps as `inputs` [K, ...] is long and gives up the old state.
       upload: puts the training part in the memory of the devices, as `data`; it is {}
         where batches bring their pixels.
+      abstract_state: shapes, dtypes and shardings of the state.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
       eval_step: compiled `(variables, batch) -> counts`.
@@ -84,6 +86,7 @@ class Experiment:
     phases: tuple[Phase, ...]
     train_calls: Mapping[tuple[int, int], Callable]
     upload: Callable[[], dict[str, Array]]
+    abstract_state: TrainState
     init: Callable[[], TrainState]
     load_start: Callable[[], dict[str, Any] | None]
     eval_step: Callable
@@ -95,25 +98,20 @@ class Experiment:
         state, loaded = self.init(), self.load_start()
         return state if loaded is None else train_state.start_from(state, loaded)
 
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state."""
-        sharding = parallel.replicated(self.mesh)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(self.init),
-        )
-
     def lower_call(self, phase: Phase, count: int, data: dict[str, Array]):
         """The program of `count` train steps of a phase, ready to be compiled."""
-        inputs = parallel.abstract_steps(count, phase.abstract_batch, self.mesh)
+        stop = jax.ShapeDtypeStruct((phase.size.batch_size,), jnp.bool_)
+        inputs = parallel.abstract_steps(
+            count, {**phase.abstract_batch, "stop": stop}, self.mesh
+        )
         call = self.train_calls[phase.size.image_size]
-        return call.lower(self.abstract_state(), data, inputs)
+        return call.lower(self.abstract_state, data, inputs)
 
     @property
     def num_parameters(self) -> int:
         """Numbers that training changes; batch-norm statistics are not among them."""
-        shapes = jax.eval_shape(self.init).params
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        params = jax.tree.leaves(self.abstract_state.params)
+        return sum(math.prod(leaf.shape) for leaf in params)
 
     def on_this_host(self) -> "Experiment":
         """The same for evaluation on the devices of this process alone."""
@@ -156,6 +154,8 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         run.optim, step_at=steps_before, epochs=run.train.epochs
     )
     optimizer = optim.make_optimizer(run.optim, schedule, step_at=steps_before)
+    if run.train.shard_optimizer:
+        optimizer = parallel.share_update(optimizer, mesh)
     gather = resident.gather if data.on_device else None
     train_calls = {
         size.image_size: steps.make_train_call(
@@ -163,6 +163,10 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         )
         for size in sizes_of(run)
     }
+    init = _make_init(run, model, optimizer)
+    state = parallel.place_state(
+        jax.eval_shape(init), mesh, shard_optimizer=run.train.shard_optimizer
+    )
     return Experiment(
         run=run,
         precision=plan.precision,
@@ -175,11 +179,12 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         mesh=mesh,
         phases=phases,
         train_calls={
-            size: parallel.compile_train_call(call, mesh)
+            size: parallel.compile_train_call(call, mesh, state)
             for size, call in train_calls.items()
         },
         upload=partial(_upload, data, mesh) if data.on_device else dict,
-        init=_make_init(run, model, optimizer, mesh),
+        abstract_state=state,
+        init=_compile_init(init, state),
         load_start=functools.cache(
             lambda: load_start(run.model, run.data, plan.variables)
         ),
@@ -277,22 +282,25 @@ def _make_train_loader(
     return loader(*arguments, **options)
 
 
-def _make_init(run: Run, model, optimizer: optax.GradientTransformation, mesh):
-    def init() -> TrainState:
-        return train_state.init_train_state(
-            model,
-            optimizer,
-            image_shape=(*run.data.image_size, run.data.channels),
-            seed=run.seed,
-            use_ema=run.train.ema_decay is not None,
-        )
+def _make_init(
+    run: Run, model: nn.Module, optimizer: optax.GradientTransformation
+) -> Callable[[], TrainState]:
+    return partial(
+        train_state.init_train_state,
+        model,
+        optimizer,
+        image_shape=(*run.data.image_size, run.data.channels),
+        seed=run.seed,
+        use_ema=run.train.ema_decay is not None,
+    )
 
+
+def _compile_init(init: Callable[[], TrainState], state: TrainState) -> Callable:
     # XLA:CPU spends a second per kernel shape on optimising the random generator.
     on_cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    return jax.jit(
-        init, out_shardings=parallel.replicated(mesh), compiler_options=options
-    )
+    places = parallel.shardings_of(state)
+    return jax.jit(init, out_shardings=places, compiler_options=options)
 
 
 def _make_train_step(

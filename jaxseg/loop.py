@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from jaxseg.phases import Phase
 from jaxseg.profiler import Profiler
 from jaxseg.progress import console, track
 from jaxseg.report.previews import Previews
+from jaxseg.stopping import Stopping
 from jaxseg.tally import Progress, Spikes
 from jaxseg.train_state import TrainState
 from jaxseg.writer import Row, Writer, epoch_line
@@ -72,7 +72,7 @@ def restore(
         step = checkpoints.best if epoch == "best" else checkpoints.latest
         progress = {"history": []}
         if step is not None:
-            state, progress = checkpoints.restore(step, experiment.abstract_state())
+            state, progress = checkpoints.restore(step, experiment.abstract_state)
     finally:
         checkpoints.close()
     if not progress["history"]:
@@ -102,7 +102,7 @@ class _Training:
         self.spikes = Spikes()
         steps = self.config.profile_steps if hosts.is_first() else None
         self.profiler = Profiler(workdir / "profile", steps)
-        self.signal_name, self.is_judging = "", False
+        self.stopping = Stopping()
         self.step = int(self.state.step)
         self.data = experiment.upload()
         self.compile_call = functools.cache(self._compile_call)
@@ -111,20 +111,13 @@ class _Training:
 
     def run_epochs(self) -> None:
         first_epoch = len(self.progress.history)  # its steps may be done
-        handlers = {
-            number: signal.signal(number, self._note_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        with self.stopping.listen():
             for epoch in range(first_epoch, self.config.epochs):
                 if self._should_stop_early():
                     break
                 self._run_epoch(epoch)
-                if self.signal_name:
+                if self.stopping.is_agreed:
                     self._stop_for_signal()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def close(self) -> None:
         self.writer.close()
@@ -142,7 +135,7 @@ class _Training:
             return state, Progress()
         console.print(f"- goes on from step {latest}")
         state, progress = self.checkpoints.restore(
-            latest, self.experiment.abstract_state()
+            latest, self.experiment.abstract_state
         )
         return state, Progress(**progress)
 
@@ -183,16 +176,18 @@ class _Training:
                 host_batches = list(itertools.islice(batches, size))
                 waited += time.monotonic() - before
                 self.profiler.look(self.step, self.state)
-                inputs = parallel.put_steps(host_batches, self.experiment.mesh)
+                inputs = [self.stopping.ask(batch) for batch in host_batches]
+                inputs = parallel.put_steps(inputs, self.experiment.mesh)
                 self.state, logs = calls[size](self.state, self.data, inputs)
+                in_flight.append((host_batches, logs.pop("stop")))
                 unread.append((self.step, logs))
-                in_flight.append((host_batches, logs["loss"]))
-                _give_back(in_flight, phase, keep=CALLS_AHEAD)
+                self._give_back(in_flight, phase, keep=CALLS_AHEAD)
                 self.step += size
                 if self.step - unread[0][0] > self.config.log_every:
                     self._read_losses(unread, keep=CALLS_AHEAD)
-                if self.signal_name:
+                if self.stopping.is_agreed:
                     break
+            self._give_back(in_flight, phase, keep=0)
             self._read_losses(unread, keep=0)
             self.profiler.end(self.step, self.state)
         seconds = time.monotonic() - started
@@ -201,6 +196,14 @@ class _Training:
             "images_per_second": todo * phase.size.batch_size / seconds,
             "input_wait": waited / seconds,
         }
+
+    def _give_back(self, in_flight: collections.deque, phase: Phase, keep: int) -> None:
+        """Waits for all but the last `keep` calls and frees the buffers they read."""
+        while len(in_flight) > keep:
+            host_batches, stop = in_flight.popleft()
+            self.stopping.hear(stop)
+            for batch in host_batches:
+                phase.loader.give_back(batch)
 
     def _compile_call(self, phase: Phase, count: int) -> Callable:
         """So many train steps for one shape: they cannot be traced a second time."""
@@ -231,15 +234,11 @@ class _Training:
 
     def _judge(self, variables: Any):
         """Validates; a signal ends it at once, to be done again by the next process."""
-        self.is_judging = True
         try:
-            if self.signal_name:
-                raise KeyboardInterrupt
-            return self._validate(variables)
+            with self.stopping.at_once():
+                return self._validate(variables)
         except KeyboardInterrupt:
             self._stop_for_signal()
-        finally:
-            self.is_judging = False
 
     def _validate(self, variables: Any):
         experiment = self.experiment
@@ -312,18 +311,12 @@ class _Training:
         )
         return True
 
-    def _note_signal(self, number: int, frame) -> None:
-        del frame
-        self.signal_name = signal.Signals(number).name
-        if self.is_judging:
-            raise KeyboardInterrupt
-
     def _stop_for_signal(self) -> None:
         self.progress.history = self.writer.history
         if self.checkpoints.latest != self.step:
             self._save(-math.inf)
         self.checkpoints.wait()
-        raise Interrupted(f"{self.signal_name} at step {self.step}")
+        raise Interrupted(f"{self.stopping.reason} at step {self.step}")
 
     def _ids_of(self, step: int, positions=None) -> list[str]:
         """Of the samples of a step, or at these positions."""
@@ -336,12 +329,3 @@ class _Training:
     def _refuse_non_finite(self, step: int, value: float, positions=None) -> None:
         ids = self._ids_of(step, positions)
         raise misfits.not_finite(step, value, ids, self.checkpoints.latest)
-
-
-def _give_back(in_flight: collections.deque, phase: Phase, keep: int) -> None:
-    """Waits for all but the last `keep` calls and frees the buffers they read."""
-    while len(in_flight) > keep:
-        host_batches, loss = in_flight.popleft()
-        jax.block_until_ready(loss)
-        for batch in host_batches:
-            phase.loader.give_back(batch)

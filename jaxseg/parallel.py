@@ -1,8 +1,9 @@
 """The mesh, where arrays live, and the compilation of steps.
 
-One 1-D mesh `data` over all devices: the state is replicated, the batch is split. The
-compiler inserts the collectives; nothing above this module knows how many devices there
-are. With several processes each one reads the rows of a batch that its devices hold.
+One 1-D mesh `data` over all devices: the batch is split, the state is replicated, but
+for the optimizer's part where the config wants shares of it. The compiler inserts the
+collectives; nothing above this module knows how many devices there are. With several
+processes each one reads the rows of a batch that its devices hold.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.errors import InputError
+from jaxseg.train_state import TrainState
 from jaxseg.types import Batch
 
 
@@ -71,17 +74,6 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
     it), so the host must leave them alone until the step that reads them is done.
     """
     return _put(batch, split_batch(mesh))
-
-
-def compile_train_step(step: Callable, mesh: Mesh) -> Callable:
-    """`(state, batch) -> (state, logs)`, compiled; the old state is given up."""
-    everywhere, split = replicated(mesh), split_batch(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(everywhere, split),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
 
 
 def put_steps(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> Batch:
@@ -142,13 +134,80 @@ def abstract_steps(count: int, batch: Batch, mesh: Mesh) -> Batch:
     )
 
 
-def compile_train_call(call: Callable, mesh: Mesh) -> Callable:
-    """`(state, data, inputs) -> (state, logs)`, compiled; the old state is given up."""
-    everywhere = replicated(mesh)
+def place_state(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> TrainState:
+    """Shapes, dtypes and shardings of a state, given its shapes: whole on every device.
+
+    With `shard_optimizer` each device keeps its share of what the optimizer remembers,
+    and the compiler gathers the shares of the update. An array is cut along its longest
+    dimension that the devices share evenly; without such a one it stays whole.
+    Source: https://arxiv.org/abs/2004.13336; stage 1 of https://arxiv.org/abs/1910.02054.
+    """
+
+    def place(
+        sharding_of: Callable[[tuple[int, ...]], NamedSharding], tree: Any
+    ) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=sharding_of(x.shape)
+            ),
+            tree,
+        )
+
+    placed = place(lambda _: replicated(mesh), state)
+    if not shard_optimizer:
+        return placed
+    shares = place(lambda shape: _cut(shape, mesh), state.opt_state)
+    return placed.replace(opt_state=shares)
+
+
+def shardings_of(placed: Any) -> Any:
+    """Of each array of a tree."""
+    return jax.tree.map(lambda x: x.sharding, placed)
+
+
+def share_update(
+    optimizer: optax.GradientTransformation, mesh: Mesh
+) -> optax.GradientTransformation:
+    """The same optimizer, of which each device computes its share; see `place_state`.
+
+    Left alone, the compiler gathers what the optimizer remembers, not the update.
+    """
+
+    place = jax.lax.with_sharding_constraint
+
+    def whole(tree: Any) -> Any:
+        return place(tree, replicated(mesh))
+
+    def cut(tree: Any) -> Any:
+        return jax.tree.map(lambda x: place(x, _cut(x.shape, mesh)), tree)
+
+    # Whole before and after, or the compiler carries the shares into the network.
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(cut(whole(grads)), state, params)
+        return whole(cut(updates)), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def _cut(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    even = [axis for axis, size in enumerate(shape) if size and not size % mesh.size]
+    if not even:
+        return replicated(mesh)
+    longest = max(even, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+
+def compile_train_call(call: Callable, mesh: Mesh, placed: TrainState) -> Callable:
+    """`(state, data, inputs) -> (state, logs)`, compiled; the old state is given up.
+
+    Args:
+      placed: what `place_state` gives.
+    """
+    everywhere, places = replicated(mesh), shardings_of(placed)
     return jax.jit(
         call,
-        in_shardings=(everywhere, everywhere, split_steps(mesh)),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(places, everywhere, split_steps(mesh)),
+        out_shardings=(places, everywhere),
         donate_argnums=0,
     )
 

@@ -138,12 +138,17 @@ def make_train_call(
       gather: `(data, inputs of one step) -> batch`; None where they are the batch.
 
     Returns:
-      A function of `inputs` [K, ...] that makes K steps; its logs are [K].
+      A function of `inputs` [K, N, ...] that makes K steps; its logs are [K]. The logs
+      have `stop`, the mean of the rows of `stop` in the inputs: over all processes, in
+      the same collective as the gradient.
     """
 
     def train_call(state: TrainState, data: Batch, inputs: Batch):
         def one_step(state, chosen):
-            return train_step(state, gather(data, chosen) if gather else chosen)
+            stop = jnp.mean(chosen["stop"], dtype=jnp.float32)
+            batch = {name: x for name, x in chosen.items() if name != "stop"}
+            state, logs = train_step(state, gather(data, batch) if gather else batch)
+            return state, {**logs, "stop": stop}
 
         return jax.lax.scan(one_step, state, inputs)
 

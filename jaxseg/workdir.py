@@ -26,6 +26,7 @@ HARMLESS = {
     "train.log_every",
     "train.max_skipped",  # a run that it ended may go on with a larger one
     "train.preview",
+    "train.shard_optimizer",
     "train.precision",  # what it resolves to is compared
 }
 LOCK = ".lock"

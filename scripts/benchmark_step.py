@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxseg import (
     augment,
@@ -62,27 +62,28 @@ class Program(NamedTuple):
     """The train step of a config, not yet compiled, and what goes into it.
 
     Attributes:
-      step: jitted `(state, batch) -> (state, logs)`.
+      call: jitted `(state, data, inputs) -> (state, logs)`, as the training has it.
       init: makes a state.
+      state: shapes, dtypes and shardings of it.
       fields: shape and dtype of the arrays of a batch.
       shares: of the two losses of SegDecNet's training; () for others.
     """
 
-    step: Callable
+    call: Callable
     init: Callable
+    state: train_state.TrainState
     fields: Mapping[str, tuple[tuple[int, ...], type]]
     shares: tuple[float, ...]
     mesh: Mesh
 
     def lower(self) -> jax.stages.Lowered:
-        """The step for arrays that need not exist."""
-        split, everywhere = parallel.split_batch, parallel.replicated
-        state = _shapes(jax.eval_shape(self.init), everywhere(self.mesh))
+        """One step for arrays that need not exist."""
         batch = {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=split(self.mesh))
+            name: jax.ShapeDtypeStruct(shape, dtype)
             for name, (shape, dtype) in self.fields.items()
         }
-        return self.step.lower(state, batch)
+        inputs = parallel.abstract_steps(1, batch, self.mesh)
+        return self.call.lower(self.state, {}, inputs)
 
 
 def make_program(
@@ -100,7 +101,10 @@ def make_program(
     network = MODELS[run.model.network.name](
         num_outputs(classes), jnp.dtype(precision), **run.model.network.kwargs
     ).clone(remat=run.train.remat)
+    mesh = mesh or parallel.make_mesh(run.train.batch_size)
     optimizer = optim.make_optimizer(ADAM, lambda step: 1e-3, step_at=round)
+    if run.train.shard_optimizer:
+        optimizer = parallel.share_update(optimizer, mesh)
     step = steps.make_train_step(
         network,
         task,
@@ -122,10 +126,13 @@ def make_program(
         seed=0,
         use_ema=run.train.ema_decay is not None,
     )
-    mesh = mesh or parallel.make_mesh(run.train.batch_size)
+    state = parallel.place_state(
+        jax.eval_shape(init), mesh, shard_optimizer=run.train.shard_optimizer
+    )
+    call = parallel.compile_train_call(steps.make_train_call(step, None), mesh, state)
     fields = _fields(run, task, network)
     shares = task.shares(PROGRESS) if task.targets else ()
-    return Program(parallel.compile_train_step(step, mesh), init, fields, shares, mesh)
+    return Program(call, init, state, fields, shares, mesh)
 
 
 def make_batch(program: Program) -> Arrays:
@@ -135,6 +142,8 @@ def make_batch(program: Program) -> Arrays:
     for name, (shape, dtype) in program.fields.items():
         if name in ("label", "index"):
             batch[name] = np.arange(len_of(program), dtype=dtype)
+        elif dtype is np.bool_:
+            batch[name] = np.zeros(shape, dtype)
         elif np.issubdtype(dtype, np.integer):
             batch[name] = generator.integers(0, 256, shape, dtype)
         else:
@@ -159,9 +168,9 @@ class Ours:
     """
 
     def __init__(self, program: Program, batch: Arrays):
-        everywhere = parallel.replicated(program.mesh)
-        self.state = jax.jit(program.init, out_shardings=everywhere)()
-        self.batch = parallel.put_batch(batch, program.mesh)
+        places = parallel.shardings_of(program.state)
+        self.state = jax.jit(program.init, out_shardings=places)()
+        self.inputs = parallel.put_steps([batch], program.mesh)
         lowered, started = program.lower(), time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - started
@@ -173,7 +182,7 @@ class Ours:
 
     def trace(self, steps: int) -> list[float]:
         """Losses of the next steps."""
-        return [float(self._advance()["loss"]) for _ in range(steps)]
+        return [float(self._advance()["loss"][0]) for _ in range(steps)]
 
     def run(self, steps: int) -> float:
         """Seconds of all steps together; waits for the device once."""
@@ -184,7 +193,7 @@ class Ours:
         return time.perf_counter() - started
 
     def _advance(self) -> dict:
-        self.state, logs = self.compiled(self.state, self.batch)
+        self.state, logs = self.compiled(self.state, {}, self.inputs)
         return logs
 
 
@@ -239,15 +248,10 @@ def _fields(run: Run, task: Task, network) -> dict[str, tuple]:
         "image": ((*size, run.data.channels), np.uint8),
         "label": ((), np.int32),
         "index": ((), np.int32),
+        "stop": ((), np.bool_),
     }
     if "seg_logits" in task.needs:
         fields["mask"] = (size, np.uint8)
     if task.targets:
         fields |= target_fields(size, task.targets.for_network(outputs))
     return {name: ((count, *shape), kind) for name, (shape, kind) in fields.items()}
-
-
-def _shapes(tree: Any, sharding: NamedSharding) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-    )

@@ -72,6 +72,7 @@ FLOORS = {
     "run": 4.6,
     "serve": 4.6,
     "processes": 3.0,
+    "stopping": 3.0,
     "sweep": 4.7,
 }
 

@@ -17,6 +17,7 @@ from jaxseg.data.pipeline import EvalLoader
 from jaxseg.errors import InputError
 
 EPOCHS = 8
+OPTIONS = dict(epochs=EPOCHS, shard_optimizer=True)
 NOTHING = hosts.Place(None, None, None)
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
 
@@ -47,7 +48,7 @@ def launch(folder, count, num_devices, logs, *, last=()):
     config_file = folder / "config.py"
     config_file.write_text(
         "from ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict({tree(folder, epochs=EPOCHS)!r})\n"
+        f"def get_config():\n    return ConfigDict({tree(folder, **OPTIONS)!r})\n"
     )
     flags = "--xla_backend_optimization_level=0"
     flags += f" --xla_force_host_platform_device_count={num_devices}"
@@ -80,10 +81,25 @@ def end(processes):
 
 
 def test_a_run_on_two_processes_loses_one_and_ends_on_four_like_a_run_in_one(tmp_path):
-    """Two devices each, then one each; the other end, and the rerun goes on."""
+    """Two devices each, then one each; each time the rerun goes on.
+
+    First one of two gets a signal, then one of two is killed.
+    """
     workdir = tmp_path / "run"
+    checkpoints = workdir / "checkpoints"
+    both = launch(tmp_path, 2, 2, tmp_path)
+    wait_for(checkpoints, "step_*/progress")
+    both[1].send_signal(signal.SIGTERM)
+    assert end(both) == [75, 75]
+    text = log_of(tmp_path, 2, 0)
+    (stopped,) = re.findall("a signal to another process at step ([0-9]+)", text)
+    record = tree(tmp_path, epochs=EPOCHS)
+    built = experiment.build_experiment(parse(record), workdir / "split.csv")
+    steps = built.phases[0].loader.steps_per_epoch
+    epochs_done = int(stopped) // steps
+
     first, second = launch(tmp_path, 2, 2, tmp_path)
-    wait_for(workdir / "checkpoints", "step_*/progress")
+    wait_for(checkpoints, f"step_{(epochs_done + 1) * steps}/progress")
     second.send_signal(signal.SIGKILL)
     killed = time.monotonic()
     assert first.wait(timeout=60) not in (0, second.wait())
@@ -92,10 +108,7 @@ def test_a_run_on_two_processes_loses_one_and_ends_on_four_like_a_run_in_one(tmp
     assert "another process is lost" in text or "unhealthy" in text
 
     assert end(launch(tmp_path, 4, 1, tmp_path)) == [0, 0, 0, 0]
-    record = tree(tmp_path, epochs=EPOCHS)
-    built = experiment.build_experiment(parse(record), workdir / "split.csv")
     (done,) = re.findall("goes on from step ([0-9]+)", log_of(tmp_path, 4, 0))
-    steps = built.phases[0].loader.steps_per_epoch
     left = EPOCHS - int(done) / steps
     assert 0 < left < EPOCHS
     # A quarter of every batch of 8; what process 0 draws and judges comes on top.

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -156,7 +157,7 @@ def test_a_run_of_growing_images_resumes_and_compiles_once_per_size(
 
     def interrupted(phase, count):
         if phase is broken.phases[1]:
-            training.signal_name = "SIGTERM"
+            signal.raise_signal(signal.SIGTERM)
         return compile_call(phase, count)
 
     training.compile_call = interrupted

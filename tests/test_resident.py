@@ -1,5 +1,7 @@
 """Pixels on the device, and several steps in a call: the same training."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_a_signal_between_calls_and_a_resume_lose_nothing(folder):
 
         def run(*arguments):
             if training.step >= phase.loader.steps_per_epoch:
-                training.signal_name = "SIGTERM"
+                signal.raise_signal(signal.SIGTERM)
             return call(*arguments)
 
         return run

@@ -89,7 +89,13 @@ def compiled_step(
         reduction=reduction,
         progress=lambda step: 0.0,
     )
-    return parallel.compile_train_step(step, mesh)
+    everywhere, split = parallel.replicated(mesh), parallel.split_batch(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
 
 
 def blobs(count=16, side=16, seed=0):
