@@ -3,6 +3,7 @@
     python scripts/benchmark.py step --config configs/speedlines.py --against torch
     python scripts/benchmark.py augment --config configs/folder_segmentation.py
     python scripts/benchmark.py plan --config configs/speedlines.py --memory 24
+    python scripts/benchmark.py scale --config configs/speedlines.py
     python scripts/benchmark.py conv
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
@@ -182,6 +183,18 @@ def plan(options: argparse.Namespace) -> dict:
     return {"what": _title(options, run)} | facts
 
 
+def scale(options: argparse.Namespace) -> dict:
+    """What many devices would make of a step."""
+    import benchmark_scale
+
+    run = read_config(options)
+    faster = dataclasses.replace(run.train, precision="bfloat16")
+    run = dataclasses.replace(run, train=faster)
+    count = benchmark_scale.count_parameters(run)
+    title = _title(options, run, f"{count:,} parameters")
+    return {"what": title, "devices": benchmark_scale.predict(run)}
+
+
 def conv(options: argparse.Namespace) -> dict:
     """The ways to compute one convolution with a large kernel."""
     from benchmark_conv import make_contestants
@@ -231,11 +244,12 @@ def make_parser() -> argparse.ArgumentParser:
     train = add_command("step", "a training step, alone or against PyTorch", step)
     changes = add_command("augment", "what augmentation costs in a step", augment)
     needs = add_command("plan", "memory of a step, and the largest batches", plan)
+    many = add_command("scale", "many devices, predicted", scale)
     taps = add_command("conv", "ways to compute a 15x15 convolution", conv)
     images = add_command("input", "images per second on one core", read_input)
     run = add_command("start", "imports and the time to the first step", start)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
-    for command in (train, changes, needs, run):
+    for command in (train, changes, needs, many, run):
         command_line.add_config_argument(command)
     train.add_argument("--against", choices=("torch",), help="the other side, if any")
     train.add_argument(
@@ -263,7 +277,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_number(images, "--batch", 64, "images")
     for command in (train, changes, taps, images):
         add_number(command, "--pairs", 9, "blocks of each")
-    for command in (train, changes, needs, taps, images, run):
+    for command in (train, changes, needs, many, taps, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )

@@ -6,6 +6,7 @@ are not at hand (`pip install libtpu`).
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 import benchmark_step
@@ -23,6 +24,15 @@ LEVERS = {
     "train.accumulate=2": {"accumulate": 2},
     "train.remat=norms": {"remat": "norms"},
     "train.remat=blocks": {"remat": "blocks"},
+    "train.shard_optimizer=True": {"shard_optimizer": True},
+}
+
+
+NOT_ON_A_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
 }
 
 
@@ -34,6 +44,9 @@ def open_mesh(device: str, batch_size: int) -> Mesh:
     """
     if not device:
         return parallel.make_mesh(batch_size)
+    # libtpu looks for the machine that it runs on, and here it runs on none.
+    for name, value in NOT_ON_A_TPU.items():
+        os.environ.setdefault(name, value)
     try:
         described = topologies.get_topology_desc(device, "tpu")
     except Exception as error:  # of the plug-in: anything
@@ -54,7 +67,11 @@ def plan(run: Run, mesh: Mesh, limit: int) -> dict[str, dict]:
     Returns:
       name -> `gigabytes` on a device, `megabytes_per_image`, `largest_batch`.
     """
-    return {name: _pull(run, keys, mesh, limit) for name, keys in LEVERS.items()}
+    return {
+        name: _pull(run, keys, mesh, limit)
+        for name, keys in LEVERS.items()
+        if mesh.size > 1 or "shard_optimizer" not in keys
+    }
 
 
 def _pull(run: Run, keys: dict, mesh: Mesh, limit: int) -> dict:

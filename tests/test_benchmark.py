@@ -17,6 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 import benchmark  # noqa: E402
 import benchmark_plan  # noqa: E402
 import benchmark_report  # noqa: E402
+import benchmark_scale  # noqa: E402
 import benchmark_step  # noqa: E402
 import benchmark_twin  # noqa: E402
 import command_line  # noqa: E402
@@ -278,6 +279,27 @@ def test_a_plan_extends_a_straight_line_to_the_memory_of_a_device(monkeypatch):
 def test_tpus_without_libtpu_are_refused():
     with pytest.raises(InputError, match="pip install libtpu"):
         benchmark_plan.open_mesh("v99:2x2", 8)
+
+
+def test_many_devices_by_hand(monkeypatch):
+    """A step of 1 ms at 40 % of the peak; a sum of 0.5 ms at 150 GB/s."""
+    run = config("quickstart")
+    monkeypatch.setattr(benchmark_step, "count_operations", lambda _: 0.4 * 989e9)
+    monkeypatch.setattr(benchmark_scale, "count_parameters", lambda _: 150e9 / 8000)
+    rows = benchmark_scale.predict(run)
+    near, far = rows["8 x H200"], rows["64 x H200"]
+    assert near == pytest.approx(dict(step=1e-3, sum=5e-4, exposed=2 / 3, hidden=1))
+    slow = 5e-4 * 150 / 40
+    assert far == pytest.approx(
+        dict(step=1e-3, sum=slow, exposed=1 / 2.875, hidden=1 / 1.875)
+    )
+    entry = record(kind="scale", devices=rows)
+    row = benchmark_report.make_table(entry)[2]
+    assert row == ("64 x H200", "1.00", "1.88", "35%", "53%")
+
+
+def test_the_parameters_of_a_step_are_those_of_the_network():
+    assert benchmark_scale.count_parameters(config("sdnet")) == 11_177_025
 
 
 def test_a_plan_in_the_report(tmp_path):
