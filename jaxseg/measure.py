@@ -74,6 +74,7 @@ def measure(
     spacing: tuple[float, float] = (1.0, 1.0),
     scores: np.ndarray | None = None,
     skeleton: np.ndarray | None = None,
+    shares: np.ndarray | None = None,
 ) -> list[Component]:
     """The components of a mask, from top to bottom.
 
@@ -82,6 +83,8 @@ def measure(
       spacing: height and width of a pixel.
       scores: [H, W] float.
       skeleton: [H, W] bool, of the mask, if it is known.
+      shares: [H, W] float of a mask that was reduced: how much of a pixel belongs to
+        it. Areas and widths are then as fine as before.
 
     >>> [crack] = measure(np.ones((2, 40), bool))
     >>> round(crack.length), round(crack.mean_width), crack.orientation
@@ -93,6 +96,7 @@ def measure(
         taken, spacing = _square_pixels(mask.shape, spacing)
         mask, skeleton = mask[taken], None
         scores = None if scores is None else scores[taken]
+        shares = None if shares is None else shares[taken]
     padded = np.pad(mask, 1)  # so that every piece has surroundings
     whole = _fill_small_holes(padded)
     known = skeleton is not None and np.array_equal(whole, padded)
@@ -100,6 +104,7 @@ def measure(
     radius = np.zeros(whole.shape)
     radius[skeleton] = distances_to(~whole, skeleton, spacing)
     labels, _ = ndimage.label(whole, TOUCHING)
+    shares = padded if shares is None else np.pad(shares, 1)
     components = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         top, left = rows.start - 1, columns.start - 1
@@ -108,6 +113,7 @@ def measure(
         piece = _Piece(
             mask=mine,
             pixels=mine & padded[grown],
+            shares=shares[grown],
             skeleton=mine & skeleton[grown],
             radius=radius[grown],
             spacing=np.asarray(spacing, float),
@@ -115,7 +121,9 @@ def measure(
         score = math.nan
         if scores is not None:
             inner = slice(top, rows.stop - 1), slice(left, columns.stop - 1)
-            score = float(scores[inner][piece.pixels[1:-1, 1:-1]].mean())
+            taken = piece.pixels[1:-1, 1:-1]
+            weights = piece.shares[1:-1, 1:-1][taken]
+            score = float(np.average(scores[inner][taken], weights=weights))
         box = (top, left, rows.stop - 1, columns.stop - 1) * np.tile(spacing, 2)
         components.append(Component(tuple(box.tolist()), *piece.measure(), score))
     return components
@@ -165,6 +173,7 @@ class _Piece:
 
     mask: np.ndarray
     pixels: np.ndarray  # of the mask, without holes that were filled
+    shares: np.ndarray
     skeleton: np.ndarray
     radius: np.ndarray
     spacing: np.ndarray  # [2]
@@ -188,7 +197,7 @@ class _Piece:
         return area, length, *self._widths(courses, branches, ends), orientation
 
     def _area(self, pixels: np.ndarray) -> float:
-        return float(np.count_nonzero(pixels) * self.spacing.prod())
+        return float(self.shares[pixels].sum(dtype=float) * self.spacing.prod())
 
     def _extents(self, places: np.ndarray, orientation: float) -> tuple[float, float]:
         """Of the pixels along the main axis, level without one, and across."""

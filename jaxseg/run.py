@@ -223,6 +223,7 @@ def describe(
             "scale": 255,
             "mean": data.mean,
             "std": data.std,
+            "mm_per_pixel": data.mm_per_pixel,
         },
         "thresholds": {
             kind: dataclasses.asdict(chosen) for kind, chosen in thresholds.items()

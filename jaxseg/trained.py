@@ -52,6 +52,7 @@ class Preprocessing:
       mean, std: per channel, of pixels in [0, 1].
       resized: to `image_size`; else windows of this size were cut out.
       source_size: (h, w) of the images before, the median; pixels.
+      mm_per_pixel: of the images before; None where it is not known.
     """
 
     image_size: tuple[int, int]
@@ -60,6 +61,7 @@ class Preprocessing:
     std: tuple[float, ...]
     resized: bool
     source_size: tuple[float, float]
+    mm_per_pixel: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,7 @@ def restore(folder: Path) -> Trained:
             kept["std"],
             resized=kept["resize"] != "none",
             source_size=kept["source_size"],
+            mm_per_pixel=kept.get("mm_per_pixel"),
         ),
         variables=variables,
         digest=_digest(folder),
@@ -165,6 +168,9 @@ def _wrong_values(description: Mapping[str, Any]) -> list[str]:
     for key in ("image_size", "source_size", "std"):
         if min(kept[key], default=0) <= 0 or max(kept[key]) > MAX_SIDE:
             problems.append(f"{_PIXELS}{key}: {kept[key]!r}")
+    scale = kept.get("mm_per_pixel")  # since it was added to the format
+    if scale is not None and not (matches(scale, float) and scale > 0):
+        problems.append(f"{_PIXELS}mm_per_pixel: {scale!r}")
     if len(description["classes"]) < 2:
         problems.append("classes: fewer than two")
     thresholds = description.get("thresholds")

@@ -7,6 +7,7 @@ import argparse
 import copy
 import importlib.util
 import logging
+import math
 import os
 import signal
 import sys
@@ -63,6 +64,14 @@ def positive(text: str) -> int:
     """A type for argparse."""
     number = int(text)
     if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number over 0, found {text}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A type for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number over 0, found {text}")
     return number
 

@@ -3,9 +3,11 @@
     python scripts/predict.py --model runs/road/model --images photos --out found
 
 Writes to OUT, with the sub-folders of the images: masks/ (PNG of class ids, with a
-palette that shows them), results.csv, and what else is asked for. The same command goes
-on where it stopped. Images that cannot be read are named at the end and in skipped.csv;
-all others are done.
+palette that shows them), results.csv with score, decision and the measurements of what
+was found, components.csv with a row per connected piece, and what else is asked for.
+Lengths, widths and areas are in pixels of the image. The same command goes on where it
+stopped. Images that cannot be read are named at the end and in skipped.csv; all others
+are done.
 
 How large images are treated: a model that was trained on windows (data.crop) works tile
 by tile, at full resolution. One that was trained on resized images resizes: right where
@@ -42,7 +44,9 @@ def run(arguments: list[str]) -> None:
         precision=options.precision,
     )
     console.print(f"- {model}", markup=False)
-    wanted = folder.Wanted(options.probabilities, options.overlays, options.format)
+    wanted = folder.Wanted(
+        options.probabilities, options.overlays, options.format, options.mm_per_pixel
+    )
     skipped = folder.predict_folder(model, options.images, options.out, wanted)
     console.print(f"- {options.out / 'results.csv'} is written", markup=False)
     if skipped and options.on_corrupt == "skip":
@@ -103,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         help="also annotations of what was found, to correct and to train on again: "
         "labelme/ (a file that is there stays) or coco.json; needs no second "
         "prediction",
+    )
+    add(
+        "--mm-per-pixel",
+        "--mm_per_pixel",
+        type=command_line.above_zero,
+        help="of the images, for measurements in millimetres too; by default what the "
+        "model was trained with. Needs no second prediction",
     )
     add(
         "--on-corrupt",

@@ -1,7 +1,9 @@
 """Folders through a network: what is written, going on, and names of any kind."""
 
 import csv
+import dataclasses
 import io
+import json
 import os
 import signal
 import subprocess
@@ -19,9 +21,12 @@ import jaxseg
 from jaxseg.data.images import decode_mask
 from jaxseg.datasets import coco, labelme
 from jaxseg.errors import InputError
+from jaxseg.measure import measure
 from jaxseg.predict import folder
 from jaxseg.predict.folder import Wanted, predict_folder, refuse_broken
+from jaxseg.report import component_table
 
+TABLES = ("results.csv", "components.csv")
 NOTHING = Wanted(probabilities=False, overlays=False, annotations="")
 EVERYTHING = Wanted(probabilities=True, overlays=True, annotations="labelme")
 SIZES = {"a.png": (40, 60), "deck/b.png": (32, 48), "deck/c.png": (90, 33)}
@@ -57,8 +62,8 @@ def middle_threshold(model_folder, images, **options):
     return jaxseg.load(model_folder, batch_size=2, precision="float32")
 
 
-def read_rows(out):
-    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+def read_rows(out, table="results.csv"):
+    with (out / table).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -93,6 +98,80 @@ def test_what_is_written_is_what_the_predictor_says(tmp_path, photos, resized):
         drawn = out / "overlays" / Path(name).with_suffix(".jpg")
         assert np.asarray(Image.open(drawn)).std() > 10
     assert not (out / "skipped.csv").exists()
+
+
+def test_tables_have_the_measurements_of_the_masks(tmp_path, photos):
+    predictor = middle_threshold(tmp_path / "model", photos)
+    out = tmp_path / "out"
+    (photos / "=1.png").write_bytes((photos / "a.png").read_bytes())
+    predict_folder(predictor, [str(photos)], out, NOTHING)
+    rows, pieces = read_rows(out), read_rows(out, "components.csv")
+    for row in rows:
+        name = row["name"].removeprefix("'")
+        result = predictor.predict(photos / name)
+        true = measure(result.mask == 1, scores=result.probabilities[..., 0])
+        true.sort(key=lambda one: one.box[:2])
+        expected = component_table.summarize(true, None)
+        assert expected["num_components"] > 0
+        for key, value in expected.items():
+            found = float(row[f"{key}/crack"] or "nan")
+            assert found == pytest.approx(value, nan_ok=True), key
+        mine = [piece for piece in pieces if piece["name"] == row["name"]]
+        for piece, one in zip(mine, true, strict=True):
+            assert float(piece["length"]) == pytest.approx(one.length, abs=0.006)
+            assert float(piece["top"]) == one.box[0]
+            assert float(piece["score"]) == pytest.approx(one.score, abs=0.003)
+    assert {row["name"] for row in pieces} == {"'=1.png", *SIZES}
+
+
+def test_millimetres_need_no_second_prediction(tmp_path, photos, monkeypatch):
+    predictor = middle_threshold(tmp_path / "model", photos)
+    out = tmp_path / "out"
+    predict_folder(predictor, [str(photos)], out, NOTHING)
+    assert "length_mm/crack" not in read_rows(out)[0]
+    written = count_runs(monkeypatch, predictor)
+    scaled = dataclasses.replace(NOTHING, mm_per_pixel=0.5)
+    predict_folder(predictor, [str(photos)], out, scaled)
+    assert written == []
+    for row in read_rows(out) + read_rows(out, "components.csv"):
+        tail = "/crack" if "height" in row else ""
+        for key, factor in (("length", 0.5), ("max_width", 0.5), ("area", 0.25)):
+            name = f"{key}_mm2" if key == "area" else f"{key}_mm"
+            pixels, millimetres = float(row[key + tail]), float(row[name + tail])
+            assert millimetres == pytest.approx(factor * pixels, abs=0.005)
+
+
+def test_the_model_knows_the_size_of_a_pixel(tmp_path, photos):
+    save_tiny(tmp_path / "model", thresholds={"mask": 0.5})
+    path = tmp_path / "model" / "model.json"
+    description = json.loads(path.read_text())
+    description["preprocessing"]["mm_per_pixel"] = 0.25
+    path.write_text(json.dumps(description))
+    predict_folder(jaxseg.load(path.parent), [str(photos)], tmp_path / "out", NOTHING)
+    row = read_rows(tmp_path / "out")[0]
+    area, millimetres = float(row["area/crack"]), float(row["area_mm2/crack"])
+    assert millimetres == pytest.approx(area / 16, abs=1e-4)
+    description["preprocessing"]["mm_per_pixel"] = -1.0
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError) as caught:
+        jaxseg.load(path.parent)
+    assert "mm_per_pixel: -1.0" in caught.value.found
+
+
+def test_results_of_a_version_that_did_not_measure_are_done_again(
+    tmp_path, photos, monkeypatch
+):
+    predictor = middle_threshold(tmp_path / "model", photos)
+    out = tmp_path / "out"
+    predict_folder(predictor, [str(photos)], out, NOTHING)
+    lines = map(json.loads, (out / "journal.jsonl").read_text().splitlines())
+    old = [{key: line[key] for key in ("source", "stamp", "row")} for line in lines]
+    (out / "journal.jsonl").write_text("\n".join(map(json.dumps, old)) + "\n")
+    before = (out / "results.csv").read_bytes()
+    written = count_runs(monkeypatch, predictor)
+    predict_folder(predictor, [str(photos)], out, NOTHING)
+    assert sorted(written) == sorted(SIZES)
+    assert (out / "results.csv").read_bytes() == before
 
 
 def test_three_classes_have_a_palette_shares_and_probabilities(tmp_path, photos):
@@ -156,10 +235,10 @@ def test_it_goes_on_where_it_stopped(tmp_path, photos, monkeypatch):
     predict_folder(predictor, [str(photos)], whole, NOTHING)
     finish = folder.Store.finish
 
-    def stop_at_b(self, photo, row):
+    def stop_at_b(self, photo, row, pieces):
         if photo.source == "deck/b.png":
             raise Stopped
-        finish(self, photo, row)
+        finish(self, photo, row, pieces)
 
     with monkeypatch.context() as patch:
         patch.setattr(folder.Store, "finish", stop_at_b)
@@ -173,7 +252,8 @@ def test_it_goes_on_where_it_stopped(tmp_path, photos, monkeypatch):
         predict_folder(predictor, [str(photos)], out, NOTHING)
     assert "a.png" not in written
     assert "deck/b.png" in written
-    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    for name in TABLES:
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert len((out / "journal.jsonl").read_text().splitlines()) == len(SIZES) + 1
     with monkeypatch.context() as patch:
         written = count_runs(patch, predictor)
@@ -207,11 +287,11 @@ from jaxseg.predict.store import Store
 
 finish, calls = Store.finish, []
 
-def finish_or_die(self, photo, row):
+def finish_or_die(self, photo, row, pieces):
     calls.append(photo)
     if len(calls) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    finish(self, photo, row)
+    finish(self, photo, row, pieces)
 
 Store.finish = finish_or_die
 command_line.main(predict.run)
@@ -251,7 +331,7 @@ def test_after_kill_minus_nine_nothing_is_lost_or_broken(tmp_path):
     whole = jaxseg.load(tmp_path / "model", batch_size=2, precision="float32")
     overlays = Wanted(probabilities=False, overlays=True, annotations="")
     predict_folder(whole, [str(tmp_path / "photos")], tmp_path / "whole", overlays)
-    for name in ["results.csv", *(f"masks/{i:02d}.png" for i in range(12))]:
+    for name in [*TABLES, *(f"masks/{i:02d}.png" for i in range(12))]:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 

@@ -6,6 +6,7 @@ Threads read the next images and write the last results while the device compute
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +22,13 @@ from jaxseg.data.images import (
     UnreadableImage,
     count_pixels,
     decode_image,
-    decode_mask,
 )
 from jaxseg.errors import InputError, shorten
-from jaxseg.predict import annotations, pictures, table
+from jaxseg.predict import annotate, measuring, pictures, table
 from jaxseg.predict.photos import Photo, in_order, list_photos
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.result import Result
-from jaxseg.predict.store import Store, open_store
+from jaxseg.predict.store import Entry, Store, open_store
 from jaxseg.progress import console, duration, track
 
 MUCH_LARGER = 2  # times the images of the training
@@ -36,17 +36,20 @@ MUCH_LARGER = 2  # times the images of the training
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What is written beside masks and results.csv.
+    """What is written beside masks and tables.
 
     Attributes:
       probabilities: as 16-bit PNG.
       overlays: pictures for people.
       annotations: 'labelme', 'coco' or ''.
+      mm_per_pixel: of the images, for columns in millimetres; None is what the model
+        knows.
     """
 
     probabilities: bool
     overlays: bool
     annotations: Literal["labelme", "coco", ""]
+    mm_per_pixel: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class _Read:
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Predicted:
     photo: Photo
-    image: np.ndarray
+    size: tuple[int, int]
+    image: np.ndarray | None  # where it is drawn
     finish: Callable[[], Result]
 
 
@@ -85,8 +89,8 @@ def predict_folder(
     identity = _identity(predictor, photos[0])
     with open_store(out, identity) as store, files.explain_full_disk(out, fix):
         work = _Work(predictor, store, wanted)
-        rows = {p.source: store.row(p, work.files_of(p)) for p in photos}
-        todo = [photo for photo in photos if rows[photo.source] is None]
+        known = {p.source: store.entry(p, work.files_of(p)) for p in photos}
+        todo = [photo for photo in photos if known[photo.source] is None]
         if len(todo) < len(photos):
             console.print(f"- {len(photos) - len(todo)} images are done already")
         skipped = []
@@ -94,13 +98,13 @@ def predict_folder(
             workers = os.cpu_count() or 1
             with ThreadPoolExecutor(workers) as pool:
                 skipped = work.run(todo, pool)
-        rows |= {p.source: store.row(p, work.files_of(p)) for p in todo}
-        table.write_tables(store.out, list(rows.values()), skipped)
-        done = [photo for photo in photos if rows[photo.source] is not None]
+        known |= {p.source: store.entry(p, work.files_of(p)) for p in todo}
+        work.write_tables(list(known.values()), skipped)
+        done = [photo for photo in photos if known[photo.source] is not None]
         if wanted.annotations == "labelme":
-            _write_labelme(store, done, predictor.classes)
+            annotate.write_labelme(store, done, predictor.classes)
         elif wanted.annotations == "coco":
-            _write_coco(store, done, predictor.classes)
+            annotate.write_coco(store, done, predictor.classes)
     return skipped
 
 
@@ -111,9 +115,9 @@ class _Work:
         self._predictor, self._store, self._wanted = predictor, store, wanted
         self._has_masks = "seg_logits" in predictor.trained.task.needs
         self._has_warned = predictor.plan.tiled
-        # Overlays show the probabilities.
-        keeps = self._has_masks and (wanted.probabilities or wanted.overlays)
-        self._dtype = np.uint16 if keeps else None
+        # Overlays show the probabilities; measurements have a score.
+        precise = wanted.probabilities or wanted.overlays
+        self._dtype = np.uint16 if precise else np.uint8
 
     def files_of(self, photo: Photo) -> list[Path]:
         """All files of a photo, the mask first."""
@@ -123,6 +127,26 @@ class _Work:
         kinds += [("overlays", ".jpg")] if self._wanted.overlays else []
         return [self._store.path(kind, photo.name, end) for kind, end in kinds]
 
+    def write_tables(
+        self, entries: Sequence[Entry | None], skipped: list[tuple[str, str]]
+    ) -> None:
+        mm_per_pixel = self._wanted.mm_per_pixel
+        if mm_per_pixel is None:
+            mm_per_pixel = self._predictor.trained.preprocessing.mm_per_pixel
+        classes = self._predictor.classes[1:] if self._has_masks else ()
+        table.write_tables(self._store.out, entries, skipped, classes, mm_per_pixel)
+        limit = measuring.MAX_PIECES
+        crowded = sum(
+            any(found["number"] > limit for found in entry.pieces)
+            for entry in entries
+            if entry is not None
+        )
+        if crowded:
+            console.print(
+                f"WARNING: {crowded} images have more than {limit:,} pieces of a class "
+                "each; they are counted and not measured"
+            )
+
     def run(self, photos: list[Photo], pool: Executor) -> list[tuple[str, str]]:
         """Predicts and writes; the images that could not be read."""
         started = time.monotonic()
@@ -131,7 +155,7 @@ class _Work:
         skipped, pixels, done = [], 0, 0
         read = self._readable(in_order(pool, self._read, photos, _pixels_of), skipped)
         written = in_order(
-            pool, self._write, self._predict(read), lambda p: p.image[..., 0].size
+            pool, self._write, self._predict(read), lambda p: math.prod(p.size)
         )
         for count in track(written, len(photos), "Predicting"):
             pixels, done = pixels + count, done + 1
@@ -167,6 +191,7 @@ class _Work:
             else:
                 self._warn_of_scale(item)
                 yield item
+            del item  # it is large, and the next one is read now
 
     def _predict(self, read: Iterator[_Read]) -> Iterator[_Predicted]:
         """In batches over images where whole images are predicted.
@@ -177,9 +202,8 @@ class _Work:
         if predictor.plan.tiled:
             for item in read:
                 result = predictor.tile(item.image, self._dtype)
-                yield _Predicted(
-                    item.photo, item.image, functools.partial(_same, result)
-                )
+                yield self._predicted(item, functools.partial(_same, result))
+                del item, result  # before the next one is read
             return
         with ThreadPoolExecutor(1) as device:
             previous = None
@@ -198,13 +222,21 @@ class _Work:
             probs = {name: values[i] for name, values in outputs.items()}
             size = item.image.shape[:2]
             finish = functools.partial(self._predictor.finish, probs, size, self._dtype)
-            yield _Predicted(item.photo, item.image, finish)
+            yield self._predicted(item, finish)
+
+    def _predicted(self, item: _Read, finish: Callable[[], Result]) -> _Predicted:
+        """Without the pixels where nothing is drawn on them."""
+        image = item.image if self._wanted.overlays else None
+        return _Predicted(item.photo, item.image.shape[:2], image, finish)
 
     def _write(self, item: _Predicted) -> int:
         """Writes all files of a photo, then its line of the journal; its pixels."""
         store, photo, result = self._store, item.photo, item.finish()
-        classes = result.classes
+        classes, pieces = result.classes, []
         if self._has_masks:
+            levels = measuring.foreground_levels(result.probabilities)
+            found = measuring.measure_classes(result.mask, levels, classes)
+            pieces = [one.to_json() for one in found]
             path = store.path("masks", photo.name, ".png")
             store.write(path, lambda p: pictures.save_mask(p, result.mask, classes))
         if self._wanted.probabilities:
@@ -218,8 +250,8 @@ class _Work:
                 path,
                 lambda p: pictures.save_overlay(p, item.image, result, photo.source),
             )
-        store.finish(photo, table.describe(photo, item.image.shape[:2], result))
-        return item.image[..., 0].size
+        store.finish(photo, table.describe(photo, item.size, result), pieces)
+        return math.prod(item.size)
 
     def _probability_ids(self) -> range:
         """Classes with a probability of their own: all but the background."""
@@ -271,47 +303,6 @@ def _identity(predictor: Predictor, photo: Photo) -> dict[str, Any]:
     root = os.fspath(photo.path).removesuffix(photo.source)
     digest = predictor.trained.digest
     return {"model": digest, "images": root, "precision": predictor.precision, **plan}
-
-
-def _write_labelme(store: Store, photos: list[Photo], classes: Sequence[str]) -> None:
-    """From the masks on the disk. A file that is there may be corrected: it stays."""
-
-    def write(photo: Photo) -> None:
-        place = store.path("labelme", photo.name, ".json")
-        if not place.is_file():
-            mask = _read_mask(store, photo)
-            store.write(
-                place,
-                lambda path: annotations.write_labelme(
-                    path, place, photo.path, mask, classes
-                ),
-            )
-
-    _for_each(write, photos)
-
-
-def _write_coco(store: Store, photos: list[Photo], classes: Sequence[str]) -> None:
-    """From the masks on the disk, so that it costs no prediction."""
-
-    def regions(photo: Photo):
-        mask = _read_mask(store, photo)
-        return photo.source, mask.shape, annotations.coco_regions(mask)
-
-    images = _for_each(regions, photos)
-    store.write(
-        store.out / "coco.json",
-        lambda path: annotations.write_coco(path, images, classes),
-    )
-
-
-def _read_mask(store: Store, photo: Photo) -> np.ndarray:
-    return decode_mask(store.path("masks", photo.name, ".png").read_bytes())
-
-
-def _for_each(work: Callable[[Photo], Any], photos: list[Photo]) -> list:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = in_order(pool, work, photos, _pixels_of)
-        return list(track(done, len(photos), "Tracing outlines", quiet=True))
 
 
 def refuse_broken(skipped: list[tuple[str, str]], total_path: Path) -> None:

@@ -155,6 +155,7 @@ def in_order(
         while waiting and (held + pixels > AHEAD_PIXELS or len(waiting) == AHEAD):
             done, first = waiting.popleft()
             yield first.result()
+            del first  # the result is large
             held -= done
         waiting.append((pixels, pool.submit(work, item)))
         held += pixels

@@ -33,7 +33,7 @@ from jaxseg.errors import InputError
 from jaxseg.infer import Strip, enlarge
 from jaxseg.predict.plan import Plan, make_plan
 from jaxseg.predict.result import Result, Watch
-from jaxseg.report.overlays import decide
+from jaxseg.report.overlays import decide, foreground_score
 from jaxseg.trained import Trained, restore
 
 Probs = Mapping[str, np.ndarray]
@@ -96,7 +96,8 @@ class Predictor:
         """The result of each image [h, w, C]; whole images go in batches.
 
         Args:
-          dtype: of the probabilities: np.float32; np.uint16 for round(65535 p); None
+          dtype: of the probabilities: np.float32; np.uint16 for round(65535 p);
+            np.uint8 for round(255 p) of any class but the background, K = 1; None
             leaves them out.
         """
         if self.plan.tiled:
@@ -189,9 +190,12 @@ class Predictor:
             mask[rows] = decide(strip, self.trained.thresholds)
             if dtype is None:
                 continue
+            if dtype is np.uint8:
+                strip = foreground_score(strip)[..., None]
             if kept is None:
                 kept = np.empty((*size, strip.shape[-1]), dtype)
-            kept[rows] = strip if dtype is np.float32 else np.rint(strip * 65535)
+            whole = 1 if dtype is np.float32 else np.float32(np.iinfo(dtype).max)
+            kept[rows] = strip if whole == 1 else np.rint(strip * whole)
         return mask, kept
 
     def _check(self, image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
     predict.json     the model and how it was used; another one is refused
     journal.jsonl    a line per image, written when all its files are there
-    masks/ probabilities/ overlays/ labelme/ coco.json results.csv skipped.csv
+    masks/ probabilities/ overlays/ labelme/ coco.json
+    results.csv components.csv skipped.csv
 
 A file takes its name when it is whole, so after a `kill -9` an image is done or it is
 not. Nothing is ever written outside the folder: names come without '..' (`photos`), and
@@ -13,9 +14,9 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxseg import files
 from jaxseg.errors import InputError
@@ -25,31 +26,48 @@ IDENTITY, JOURNAL, LOCK, PARTIAL = "predict.json", "journal.jsonl", ".lock", ".p
 FIX = "--out with a new folder"
 
 
+class Entry(NamedTuple):
+    """What is known of a photo that is done.
+
+    Attributes:
+      stamp: of the photo, when it was predicted.
+      row: of results.csv, but for what was measured.
+      pieces: by class, what was measured, as JSON.
+    """
+
+    stamp: list[int]
+    row: dict[str, Any]
+    pieces: list[dict[str, Any]]
+
+
 class Store:
     """Results of one model. Threads may share it."""
 
     def __init__(self, out: Path):
         self.out = out
-        self._rows = _read_journal(out / JOURNAL)
+        self._entries = _read_journal(out / JOURNAL)
         self._writing = threading.Lock()
 
-    def row(self, photo: Photo, wanted: list[Path]) -> dict[str, Any] | None:
+    def entry(self, photo: Photo, wanted: list[Path]) -> Entry | None:
         """What was found in a photo, if it is done and has not changed since.
 
         Args:
           wanted: files that must be there.
         """
-        entry = self._rows.get(photo.source)
+        entry = self._entries.get(photo.source)
         if entry is None or not all(path.is_file() for path in [photo.path, *wanted]):
             return None
-        return entry["row"] if entry["stamp"] == photo.stamp() else None
+        return entry if entry.stamp == photo.stamp() else None
 
-    def finish(self, photo: Photo, row: Mapping[str, Any]) -> None:
+    def finish(
+        self, photo: Photo, row: Mapping[str, Any], pieces: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Notes that all files of a photo are written."""
-        entry = {"source": photo.source, "stamp": photo.stamp(), "row": dict(row)}
-        line = json.dumps(files.to_json(entry), allow_nan=False) + "\n"
+        written = {"source": photo.source, "stamp": photo.stamp()}
+        written = files.to_json({**written, "row": row, "pieces": pieces})
+        line = json.dumps(written, allow_nan=False) + "\n"
         with self._writing:
-            self._rows[photo.source] = entry
+            self._entries[photo.source] = _entry(written)
             with (self.out / JOURNAL).open("a", encoding="ascii") as file:
                 file.write(line)
 
@@ -135,7 +153,7 @@ def _refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _read_journal(path: Path) -> dict[str, dict]:
+def _read_journal(path: Path) -> dict[str, Entry]:
     """Entries by source; a line that was cut off is none, and is closed."""
     if not path.is_file():
         return {}
@@ -146,6 +164,10 @@ def _read_journal(path: Path) -> dict[str, dict]:
     entries = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            entry = files.parse_json(line)
-            entries[entry["source"]] = {key: entry[key] for key in ("stamp", "row")}
+            written = files.parse_json(line)
+            entries[written["source"]] = _entry(written)
     return entries
+
+
+def _entry(written: Mapping[str, Any]) -> Entry:
+    return Entry(**{key: written[key] for key in Entry._fields})

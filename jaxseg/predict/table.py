@@ -1,19 +1,21 @@
-"""What results.csv says about an image."""
+"""What results.csv and components.csv say about images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxseg.predict.measuring import Found
 from jaxseg.predict.photos import Photo
 from jaxseg.predict.pictures import class_shares
 from jaxseg.predict.result import Result
-from jaxseg.report import tables
+from jaxseg.predict.store import Entry
+from jaxseg.report import component_table, results, tables
 
 
 def describe(photo: Photo, size: tuple[int, int], result: Result) -> dict[str, Any]:
-    """The row of results.csv of one image."""
+    """The row of results.csv of one image, but for what is measured."""
     row = {
         "name": photo.source,
         "height": size[0],
@@ -23,12 +25,11 @@ def describe(photo: Photo, size: tuple[int, int], result: Result) -> dict[str, A
     }
     if result.mask is not None:
         row["mask"] = f"masks/{photo.name}.png"
-        return row | measure(result.mask, result.classes)
+        return row | _shares(result.mask, result.classes)
     return row | dict(_class_probabilities(result))
 
 
-def measure(mask: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """What results.csv says about the mask of an image, as column -> value."""
+def _shares(mask: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     shares = class_shares(mask, len(classes))
     return {f"share/{classes[i]}": float(shares[i]) for i in range(1, len(classes))}
 
@@ -42,15 +43,42 @@ def _class_probabilities(result: Result) -> Iterator[tuple[str, float]]:
 
 def write_tables(
     out: Path,
-    rows: Sequence[Mapping[str, Any] | None],
+    entries: Sequence[Entry | None],
     skipped: Sequence[tuple[str, str]],
+    classes: Sequence[str],
+    mm_per_pixel: float | None,
 ) -> None:
-    """Writes results.csv of all images that are done, skipped.csv of the others."""
-    done = [row for row in rows if row is not None]
-    columns = list(dict.fromkeys(name for row in done for name in row))
-    cells = [[row.get(name) for name in columns] for row in done]
-    tables.write_csv(out / "results.csv", columns, cells)
+    """Writes the tables of all images that are done, skipped.csv of the others.
+
+    Args:
+      classes: with masks, the names of those that are measured; else ().
+      mm_per_pixel: of the images, for columns in millimetres.
+    """
+    done = [entry for entry in entries if entry is not None]
+    found = [[Found.from_json(one) for one in entry.pieces] for entry in done]
+    rows = [
+        entry.row | _measured(pieces, classes, mm_per_pixel)
+        for entry, pieces in zip(done, found, strict=True)
+    ]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    results.write_rows(out / "results.csv", columns, rows)
+    if classes:
+        pieces = [
+            (entry.row["name"], [one.components for one in by_class])
+            for entry, by_class in zip(done, found, strict=True)
+        ]
+        component_table.write(out / "components.csv", classes, pieces, mm_per_pixel)
     path = out / "skipped.csv"
     path.unlink(missing_ok=True)
     if skipped:
         tables.write_csv(path, ("name", "reason"), skipped)
+
+
+def _measured(
+    found: Sequence[Found], classes: Sequence[str], mm_per_pixel: float | None
+) -> dict[str, float]:
+    return {
+        f"{key}/{name}": value
+        for name, one in zip(classes, found, strict=True)
+        for key, value in one.columns(mm_per_pixel).items()
+    }

@@ -8,13 +8,11 @@ fine as the grid: what the network saw at half the size is exact to about two pi
 `data.mm_per_pixel` adds columns in millimetres. All that takes about 30 ms of CPU time
 for an image of 448 x 448 with a crack through it, while the device is busy.
 
-Per image, class by class: `num_components`, `length` and `area` of all, `mean_width`
-weighted by length, the largest `max_width`, `orientation` of the longest; then the
-metrics of `jaxseg.metrics.thin`. components.csv has a row per component.
+Per image, class by class, the columns of `component_table`, then the metrics of
+`jaxseg.metrics.thin`. components.csv has a row per component.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,21 +33,12 @@ from jaxseg.metrics import (
     thin_counts,
     thin_summary,
 )
-from jaxseg.report import results
+from jaxseg.report import component_table
 from jaxseg.report.evidence import draw_thumbnail
 from jaxseg.tasks import NUM_BINS, Counts, Thresholds
 from jaxseg.types import IGNORE
 
 ThinCounts = Mapping[str, np.ndarray]
-
-SIDES = ("top", "left", "bottom", "right")
-SIZES = ("length", "mean_width", "max_width", "area")
-MILLIMETRES = {
-    "length": "length_mm",
-    "mean_width": "mean_width_mm",
-    "max_width": "max_width_mm",
-    "area": "area_mm2",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +73,10 @@ class Measurements:
             return {}
         columns = {}
         for k, name in enumerate(self.classes):
-            rows = [self._describe_all(classes[k]) for classes in self.components]
+            rows = [
+                component_table.summarize(classes[k], self.mm_per_pixel)
+                for classes in self.components
+            ]
             for key in rows[0]:
                 columns[f"{key}/{name}"] = np.array([row[key] for row in rows])
         known = [counts is not None for counts in self.thin]
@@ -103,23 +95,8 @@ class Measurements:
         """Writes components.csv, whole or not at all; nothing without masks."""
         if not self.components:
             return
-        rows = [
-            {
-                "name": name,
-                "class": self.classes[k],
-                "component": number,
-                **dict(zip(SIDES, np.round(one.box, 2).tolist(), strict=True)),
-                **self._sizes({key: getattr(one, key) for key in SIZES}),
-                "orientation": round(one.orientation, 1),
-                "score": round(one.score, 4),
-            }
-            for name, classes in zip(names, self.components, strict=True)
-            for k, found in enumerate(classes)
-            for number, one in enumerate(found, start=1)
-        ]
-        sizes = self._sizes(dict.fromkeys(SIZES, 0.0))
-        columns = ["name", "class", "component", *SIDES, *sizes, "orientation", "score"]
-        results.write_rows(path, columns, rows)
+        named = zip(names, self.components, strict=True)
+        component_table.write(path, self.classes, named, self.mm_per_pixel)
 
     def describe(self, image: int) -> tuple[str, ...]:
         """A line for the picture of an image; () where nothing was found."""
@@ -136,36 +113,6 @@ class Measurements:
                     f", width up to {width:.{_digits(width)}f} {unit}"
                 )
         return ("; ".join(texts),) if texts else ()
-
-    def _describe_all(self, found: Sequence[Component]) -> dict[str, Any]:
-        """The columns of one class of one image."""
-        length = sum(one.length for one in found)
-        sizes = {
-            "length": length,
-            "mean_width": math.nan,
-            "max_width": math.nan,
-            "area": sum(one.area for one in found),
-        }
-        orientation = math.nan
-        if found:
-            weighted = sum(one.mean_width * one.length for one in found)
-            sizes["mean_width"] = weighted / length
-            sizes["max_width"] = max(one.max_width for one in found)
-            orientation = max(found, key=lambda one: one.length).orientation
-        return {
-            "num_components": len(found),
-            **self._sizes(sizes),
-            "orientation": round(orientation, 1),
-        }
-
-    def _sizes(self, pixels: dict[str, float]) -> dict[str, float]:
-        """Rounded, in pixels and, where their size is known, in millimetres."""
-        sizes = {key: round(value, 2) for key, value in pixels.items()}
-        if self.mm_per_pixel is not None:
-            for key, name in MILLIMETRES.items():
-                power = 2 if key == "area" else 1
-                sizes[name] = round(pixels[key] * self.mm_per_pixel**power, 4)
-        return sizes
 
 
 def collect(

@@ -1,0 +1,112 @@
+"""Pieces of large masks, cut out and reduced, against measuring the whole at once."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from test_measure import bar
+
+from jaxseg import files
+from jaxseg.measure import measure
+from jaxseg.predict import measuring
+from jaxseg.predict.measuring import Found, foreground_levels, measure_classes
+
+CLASSES = ("wall", "crack", "rust")
+
+
+def scattered(shape, number, seed, width=(1, 6)):
+    """Class ids of random bars, some of which cross; and random scores."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape, np.uint8)
+    for k in range(number):
+        start = rng.uniform(0, shape, 2)
+        stop = start + rng.uniform(-60, 60, 2)
+        mask[bar(shape, start, stop, rng.uniform(*width))] = 1 + k % 2
+    return mask, rng.integers(0, 256, shape).astype(np.uint8)
+
+
+def assert_same(found, true):
+    assert len(found) == len(true)
+    for one, other in zip(found, true, strict=True):
+        assert one.box == other.box
+        for key in ("area", "length", "mean_width", "max_width", "orientation"):
+            assert getattr(one, key) == pytest.approx(
+                getattr(other, key), nan_ok=True
+            ), key
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_are_those_of_the_whole_mask(seed):
+    mask, levels = scattered((300, 410), 24, seed)
+    found = measure_classes(mask, levels, CLASSES)
+    for class_id, one in enumerate(found, start=1):
+        true = measure(mask == class_id, scores=levels / np.float32(255))
+        true.sort(key=lambda piece: piece.box[:2])
+        assert one.number == len(true) > 2
+        assert_same(one.components, true)
+
+
+def test_rows_of_blocks_that_are_read_apart_stay_together(monkeypatch):
+    mask, levels = scattered((200, 90), 9, 1)
+    whole = measure_classes(mask, levels, CLASSES)
+    monkeypatch.setattr(measuring, "BLOCK_ROWS", 1)
+    assert [one.number for one in whole] == [
+        one.number for one in measure_classes(mask, levels, CLASSES)
+    ]
+
+
+def test_an_empty_mask_has_no_pieces():
+    empty = np.zeros((70, 50), np.uint8)
+    assert measure_classes(empty, empty, CLASSES) == [Found(0, []), Found(0, [])]
+
+
+@pytest.mark.parametrize(("width", "degrees"), [(3, 20), (6, 75), (12, 130)])
+def test_a_reduced_line_keeps_its_sizes(monkeypatch, width, degrees):
+    monkeypatch.setattr(measuring, "MAX_BOX", 60 * 60)
+    angle, length = math.radians(degrees), 240
+    half = length / 2 * np.array([-math.sin(angle), math.cos(angle)])
+    line = bar((300, 300), 150 - half, 150 + half, width)
+    levels = np.where(line, 51, 255).astype(np.uint8)
+    [found] = measure_classes(line.astype(np.uint8), levels, CLASSES[:2])
+    [one] = found.components
+    factor = math.ceil(math.sqrt(240 * 240 / measuring.MAX_BOX))
+    assert one.area == pytest.approx(line.sum(), rel=1e-6)
+    assert one.score == pytest.approx(0.2)  # of its own pixels, not of those around
+    assert one.length == pytest.approx(length, abs=2 * factor)
+    assert one.mean_width == pytest.approx(width, abs=0.08 * width)
+    assert one.mean_width <= one.max_width <= width + 1.5 * factor
+    assert one.orientation == pytest.approx(degrees, abs=1)
+
+
+def test_noise_is_counted_and_not_measured(monkeypatch):
+    monkeypatch.setattr(measuring, "MAX_PIECES", 99)
+    mask = np.zeros((20, 40), np.uint8)
+    mask[::2, ::4] = 1
+    mask[:, 3] = 2
+    noise, line = measure_classes(mask, mask, CLASSES)
+    assert noise == Found(100, [])
+    columns = noise.columns(None)
+    assert columns.pop("num_components") == 100
+    assert all(math.isnan(value) for value in columns.values())
+    assert line.columns(0.5)["length_mm"] == pytest.approx(10, abs=1)
+
+
+def test_what_was_found_survives_the_journal():
+    mask, levels = scattered((90, 90), 5, 3)
+    mask[10, 10] = 1  # a speck has no orientation
+    for one in measure_classes(mask, levels, CLASSES):
+        text = json.dumps(files.to_json(one.to_json()), allow_nan=False)
+        again = Found.from_json(json.loads(text))
+        assert again.number == one.number
+        for read, written in zip(again.components, one.components, strict=True):
+            assert tuple(read.box) == written.box
+        assert str(again.columns(0.2)) == str(one.columns(0.2))
+
+
+def test_levels_of_the_foreground_are_all_but_the_background():
+    one = np.uint8([[[7], [255]]])
+    np.testing.assert_array_equal(foreground_levels(one), [[7, 255]])
+    three = np.uint16([[[65535, 0, 0], [5, 65000, 530]]])
+    np.testing.assert_array_equal(foreground_levels(three), [[0, 65530]])
