@@ -16,6 +16,7 @@ three eighths without weight; strips instead of a volume.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -118,22 +119,44 @@ def enlarge(probs: np.ndarray, size: tuple[int, int]) -> Iterator[Strip]:
     Yields:
       `(first row, [rows, W, K] float32)`, at most `STRIP_PIXELS` at a time.
     """
-    height, width = size
     if probs.shape[:2] == size:
         yield 0, probs
         return
+    yield from enlarge_strips(iter([(0, probs)]), len(probs), size)
+
+
+def enlarge_strips(
+    strips: Iterator[Strip], height: int, size: tuple[int, int]
+) -> Iterator[Strip]:
+    """The same of [height, w, K] that comes in strips, from top to bottom.
+
+    Never more is held than what the next strip is made of.
+    """
+    ratio = height / size[0]
+    # A pixel is made of those around its centre; two more do not change it.
+    reach = math.ceil(max(ratio, 1.0)) + 2
+    rows = max(STRIP_PIXELS // size[1], 1)
+    first, held = next(strips)
+    for top in range(0, size[0], rows):
+        stop = min(top + rows, size[0])
+        low = max(math.floor(top * ratio) - reach, 0)
+        high = min(math.ceil(stop * ratio) + reach, height)
+        while first + len(held) < high:
+            held = np.concatenate([held, next(strips)[1]])
+        first, held = low, held[low - first :]
+        box = (0, top * ratio - low, held.shape[1], stop * ratio - low)
+        yield top, _resize(held[: high - low], (stop - top, size[1]), box)
+
+
+def _resize(probs: np.ndarray, size: tuple[int, int], box) -> np.ndarray:
+    """[H, W, K] float32 of a box (left, top, right, bottom) of [h, w, K]."""
     channels = [
-        Image.fromarray(np.ascontiguousarray(c)) for c in np.moveaxis(probs, -1, 0)
+        Image.fromarray(np.ascontiguousarray(c)).resize(
+            size[::-1], Image.Resampling.BILINEAR, box
+        )
+        for c in np.moveaxis(probs, -1, 0)
     ]
-    rows, ratio = max(STRIP_PIXELS // width, 1), probs.shape[0] / height
-    for top in range(0, height, rows):
-        stop = min(top + rows, height)
-        box = (0, top * ratio, probs.shape[1], stop * ratio)
-        strip = [
-            np.asarray(c.resize((width, stop - top), Image.Resampling.BILINEAR, box))
-            for c in channels
-        ]
-        yield top, np.stack(strip, axis=-1)
+    return np.stack([np.asarray(c) for c in channels], axis=-1)
 
 
 def _blend(predict, image, tile, batch_size, tops, lefts, weights) -> Iterator[Strip]:

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         type=command_line.positive,
         default=178_956_970,
         help="larger images are refused, as they could fill the memory (default "
-        "%(default)s); a pixel takes 10 to 12 bytes",
+        "%(default)s); a pixel of the largest one takes about 9 bytes",
     )
     return parser
 

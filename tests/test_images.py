@@ -80,6 +80,26 @@ def test_16_bit_grey_is_scaled_not_clipped(file_format):
     assert images.decode_image(data, 3)[0, 3].tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "P", "RGBA", "CMYK"])
+def test_a_large_picture_becomes_an_array_by_strips(monkeypatch, mode, channels):
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        pixels = rng.integers(0, 65536, (23, 17)).astype(np.uint16)
+        picture = Image.fromarray(pixels)
+    else:
+        colours = rng.integers(0, 256, (23, 17, 3)).astype(np.uint8)
+        picture = Image.fromarray(colours).convert(mode)
+    data = io.BytesIO()
+    picture.save(data, "TIFF")
+    whole = images.decode_image(data.getvalue(), channels)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 4 * 17)  # 23 is no multiple of 4
+    strips = images.decode_image(data.getvalue(), channels)
+    np.testing.assert_array_equal(strips, whole)
+    assert strips.shape == (23, 17, channels)
+    assert strips[-1].any()
+
+
 def test_palette_image_gives_its_colours():
     data = encode_palette([[0, 1], [2, 0]], [(1, 2, 3), (200, 100, 0), (0, 0, 255)])
     expected = [[[1, 2, 3], [200, 100, 0]], [[0, 0, 255], [1, 2, 3]]]

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -23,6 +24,7 @@ from jaxseg.datasets import coco, labelme
 from jaxseg.errors import InputError
 from jaxseg.measure import measure
 from jaxseg.predict import folder
+from jaxseg.predict import photos as photos_module
 from jaxseg.predict.folder import Wanted, predict_folder, refuse_broken
 from jaxseg.report import component_table
 
@@ -333,6 +335,35 @@ def test_after_kill_minus_nine_nothing_is_lost_or_broken(tmp_path):
     assert done.returncode == 0, done.stderr
     for name in [*TABLES, *(f"masks/{i:02d}.png" for i in range(12))]:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("resized", [True, False])
+def test_large_images_are_decoded_and_written_one_at_a_time(
+    tmp_path, photos, monkeypatch, resized
+):
+    save_tiny(tmp_path / "model", thresholds={"mask": 0.5}, resized=resized)
+    predictor = jaxseg.load(tmp_path / "model", batch_size=1, precision="float32")
+    monkeypatch.setattr(folder, "AHEAD_PIXELS", 1)
+    monkeypatch.setattr(photos_module, "AHEAD_PIXELS", 1)
+    busy, most = [], []
+
+    def counted(work):
+        def alone(*arguments):
+            busy.append(work)
+            most.append(len(busy))
+            time.sleep(0.05)  # long enough for another thread to come in
+            done = work(*arguments)
+            busy.remove(work)
+            return done
+
+        return alone
+
+    monkeypatch.setattr(folder, "decode_image", counted(folder.decode_image))
+    monkeypatch.setattr(folder._Work, "_write", counted(folder._Work._write))
+    predict_folder(predictor, [str(photos)], tmp_path / "out", NOTHING)
+    assert max(most) == 1
+    assert len(most) == 2 * len(SIZES)
+    assert len(read_rows(tmp_path / "out")) == len(SIZES)
 
 
 def test_broken_files_are_named_and_the_others_done(tmp_path, photos):

@@ -248,6 +248,28 @@ def test_a_grey_network_takes_grey_images(tmp_path):
     np.testing.assert_array_equal(flat.probabilities, deep.probabilities)
 
 
+@pytest.mark.parametrize("size", [(71, 40), (35, 90), (12, 9)])
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_strips_are_resized_as_they_come(monkeypatch, size, rows):
+    probs = np.random.default_rng(1).uniform(size=(37, 21, 2)).astype("f4")
+    [(_, whole)] = infer.enlarge(probs, size)
+    monkeypatch.setattr(infer, "STRIP_PIXELS", 5 * size[1])
+    taken = []
+
+    def coming():
+        for top in range(0, 37, rows):
+            taken.append(top)
+            yield top, probs[top : top + rows]
+
+    strips = infer.enlarge_strips(coming(), 37, size)
+    top, first = next(strips)
+    assert top == 0
+    if rows == 1:  # no more than the first strip is made of
+        assert len(taken) <= 5 * 37 / size[0] + max(37 / size[0], 1) + 4
+    joined = np.concatenate([first, *(strip for _, strip in strips)])
+    np.testing.assert_allclose(joined, whole, atol=2e-6)
+
+
 @pytest.mark.parametrize("size", [(13, 9), (50, 77), (20, 5)])
 def test_strips_of_an_enlargement_are_the_whole_of_it(monkeypatch, size):
     probs = np.random.default_rng(0).random((20, 31, 2), np.float32)

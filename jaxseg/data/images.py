@@ -39,9 +39,8 @@ _TABLES = {
     "binary": np.array([0, *[_UNKNOWN] * 254, 1], np.uint8),
     "threshold": np.array([0] * 128 + [1] * 128, np.uint8),
 }
-
-
 _SWAPPED = np.array([1, 0, *range(2, 256)], np.uint8)
+STRIP_PIXELS = 2**24  # of a large picture that become an array at a time
 
 
 class UnreadableImage(Exception):
@@ -152,15 +151,23 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
       UnreadableImage: no picture, or a damaged one.
     """
     picture, _ = open_picture(data)
+    (width, height), rows = picture.size, max(STRIP_PIXELS // picture.width, 1)
+    pixels = np.empty((height, width, channels), np.uint8)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _pixels(strip, channels)
+    return pixels
+
+
+def _pixels(picture: Image.Image, channels: int) -> np.ndarray:
     if picture.mode.startswith("I"):
         values = (np.asarray(picture).astype(np.int32) + 128) // 257
         return np.repeat(values.astype(np.uint8)[..., None], channels, axis=-1)
     if picture.mode in ("P", "PA"):
         # Pillow warns when a palette with transparency becomes RGB directly.
         picture = picture.convert("RGBA")
-    mode = "RGB" if channels == 3 else "L"
-    pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
-    return pixels if channels == 3 else pixels[..., None]
+    pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def blank_share(data: bytes) -> float:

@@ -3,11 +3,13 @@
 Threads read the next images and write the last results while the device computes.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,7 +27,7 @@ from jaxseg.data.images import (
 )
 from jaxseg.errors import InputError, shorten
 from jaxseg.predict import annotate, measuring, pictures, table
-from jaxseg.predict.photos import Photo, in_order, list_photos
+from jaxseg.predict.photos import AHEAD_PIXELS, Photo, in_order, list_photos
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.result import Result
 from jaxseg.predict.store import Entry, Store, open_store
@@ -115,6 +117,8 @@ class _Work:
         self._predictor, self._store, self._wanted = predictor, store, wanted
         self._has_masks = "seg_logits" in predictor.trained.task.needs
         self._has_warned = predictor.plan.tiled
+        # Large images are decoded and measured one at a time.
+        self._turn = threading.Lock()
         # Overlays show the probabilities; measurements have a score.
         precise = wanted.probabilities or wanted.overlays
         self._dtype = np.uint16 if precise else np.uint8
@@ -155,7 +159,7 @@ class _Work:
         skipped, pixels, done = [], 0, 0
         read = self._readable(in_order(pool, self._read, photos, _pixels_of), skipped)
         written = in_order(
-            pool, self._write, self._predict(read), lambda p: math.prod(p.size)
+            pool, self._write_in_turn, self._predict(read), lambda p: math.prod(p.size)
         )
         for count in track(written, len(photos), "Predicting"):
             pixels, done = pixels + count, done + 1
@@ -176,13 +180,17 @@ class _Work:
     def _read(self, photo: Photo) -> _Read:
         channels = self._predictor.trained.preprocessing.channels
         try:
-            return _Read(photo, decode_image(photo.path.read_bytes(), channels))
+            with self._wait_for_turn(_pixels_of(photo)):
+                return _Read(photo, decode_image(photo.path.read_bytes(), channels))
         except TooLarge as error:
             return _Read(photo, None, f"{error}, or --max-pixels with a larger number")
         except UnreadableImage as error:
             return _Read(photo, None, str(error))
         except OSError as error:
             return _Read(photo, None, error.strerror)
+
+    def _wait_for_turn(self, pixels: int) -> contextlib.AbstractContextManager:
+        return self._turn if pixels > AHEAD_PIXELS else contextlib.nullcontext()
 
     def _readable(self, read: Iterator[_Read], skipped: list) -> Iterator[_Read]:
         for item in read:
@@ -228,6 +236,10 @@ class _Work:
         """Without the pixels where nothing is drawn on them."""
         image = item.image if self._wanted.overlays else None
         return _Predicted(item.photo, item.image.shape[:2], image, finish)
+
+    def _write_in_turn(self, item: _Predicted) -> int:
+        with self._wait_for_turn(math.prod(item.size)):
+            return self._write(item)
 
     def _write(self, item: _Predicted) -> int:
         """Writes all files of a photo, then its line of the journal; its pixels."""

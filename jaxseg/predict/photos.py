@@ -158,6 +158,7 @@ def in_order(
             del first  # the result is large
             held -= done
         waiting.append((pixels, pool.submit(work, item)))
+        del item  # it may be large
         held += pixels
     while waiting:
         yield waiting.popleft()[1].result()

@@ -30,7 +30,7 @@ from jaxseg.augment import make_normalize
 from jaxseg.backend import resolve_precision
 from jaxseg.data.images import UnreadableImage, decode_image, resize_image
 from jaxseg.errors import InputError
-from jaxseg.infer import Strip, enlarge
+from jaxseg.infer import Strip, enlarge, enlarge_strips
 from jaxseg.predict.plan import Plan, make_plan
 from jaxseg.predict.result import Result, Watch
 from jaxseg.report.overlays import decide, foreground_score
@@ -173,8 +173,7 @@ class Predictor:
         watch = Watch(self.trained)
         strips = watch.passing(strips)
         if inner != size:
-            whole = np.concatenate([strip for _, strip in strips])
-            strips = enlarge(whole, size)
+            strips = enlarge_strips(strips, inner[0], size)
         mask, kept = self._assemble(strips, size, dtype)
         # The image has a defect if any of its tiles has one.
         image_probs = None if seen[0] is None else np.concatenate(seen).max(axis=0)
