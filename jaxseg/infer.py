@@ -113,6 +113,27 @@ def predict_strips(
     return _blend(predict, image, tile, batch_size, tops, lefts, weights)
 
 
+def predict_tiles(
+    predict: Predict,
+    image: np.ndarray,
+    *,
+    tile: tuple[int, int],
+    overlap: int,
+    batch_size: int,
+    stride: int,
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(top, left, what `predict` says) of every tile, row by row, for classifiers.
+
+    Args:
+      predict: `[batch_size, *tile, C] uint8 -> [batch_size, ...]`.
+    """
+    refuse_misfits(tile, overlap, stride)
+    tops = _starts(image.shape[0], tile[0], overlap, stride)
+    lefts = _starts(image.shape[1], tile[1], overlap, stride)
+    for i, j, said in _predicted(predict, image, tile, batch_size, tops, lefts):
+        yield tops[i], lefts[j], said
+
+
 def enlarge(probs: np.ndarray, size: tuple[int, int]) -> Iterator[Strip]:
     """[h, w, K] float32 resized bilinearly to a size, from top to bottom.
 

@@ -13,7 +13,9 @@ How large images are treated: a model that was trained on windows (data.crop) wo
 by tile, at full resolution. One that was trained on resized images resizes: right where
 the photos show as much as those of the training. Where they show more - the model was
 trained on small cuts, and these are the whole photos - cracks would become thinner than
-any that it has seen: --tile keeps the scale of the training.
+any that it has seen: --tile keeps the scale of the training. A classifier then scores
+every tile (tiles.csv); with two classes the image is as its worst tile, with more its
+probabilities are the mean over the tiles.
 
 Exit codes: 0 done; 2 wrong input, or images that cannot be read (all others are done);
 75 stopped, and the same command goes on; 1 a bug.

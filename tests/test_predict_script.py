@@ -146,7 +146,7 @@ def test_tiles_that_do_not_fit(call, tmp_path, options, fix):
 
 
 @pytest.mark.parametrize(
-    "option", ["--tile", "--probabilities", "--format=coco", "--format=labelme"]
+    "option", ["--probabilities", "--format=coco", "--format=labelme"]
 )
 def test_what_a_classifier_cannot_do(call, tmp_path, option):
     options = dict(classes=tiny.BINARY, image_size=(16, 16))

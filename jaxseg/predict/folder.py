@@ -137,8 +137,11 @@ class _Work:
         mm_per_pixel = self._wanted.mm_per_pixel
         if mm_per_pixel is None:
             mm_per_pixel = self._predictor.trained.preprocessing.mm_per_pixel
-        classes = self._predictor.classes[1:] if self._has_masks else ()
-        table.write_tables(self._store.out, entries, skipped, classes, mm_per_pixel)
+        out, classes = self._store.out, self._predictor.classes
+        if not self._has_masks:
+            table.write_classified(out, entries, skipped, classes)
+            return
+        table.write_tables(out, entries, skipped, classes[1:], mm_per_pixel)
         limit = measuring.MAX_PIECES
         crowded = sum(
             any(found["number"] > limit for found in entry.pieces)
@@ -245,6 +248,8 @@ class _Work:
         """Writes all files of a photo, then its line of the journal; its pixels."""
         store, photo, result = self._store, item.photo, item.finish()
         classes, pieces = result.classes, []
+        if result.tiles is not None:
+            pieces = [result.tiles.to_json()]
         if self._has_masks:
             levels = measuring.foreground_levels(result.probabilities)
             found = measuring.measure_classes(result.mask, levels, classes)
@@ -274,7 +279,7 @@ class _Work:
         known = self._predictor.trained.preprocessing.source_size
         sides = zip(item.image.shape[:2], known, strict=True)
         factor = max(side / other for side, other in sides)
-        if self._has_masks and not self._has_warned and factor > MUCH_LARGER:
+        if not self._has_warned and factor > MUCH_LARGER:
             self._has_warned = True
             height, width = item.image.shape[:2]
             console.print(

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.predict.result import Result
+from jaxseg.predict.tiles import Tiles
 from jaxseg.report import overlays
 
 BLOCK = 2**24  # pixels that are counted at a time
@@ -39,7 +40,9 @@ def save_overlay(path: Path, image: np.ndarray, result: Result, name: str) -> No
         result.score, result.threshold, result.decision, None, None
     )
     title = (name, *title)
-    if result.mask is None:
+    if result.tiles is not None:
+        picture = draw_tiles(image, result.tiles, title)
+    elif result.mask is None:
         picture = overlays.draw_decision(image, right=None, title=title)
     else:
         factor = math.ceil(max(image.shape[:2]) / overlays.PANEL_MAX)
@@ -56,6 +59,36 @@ def save_overlay(path: Path, image: np.ndarray, result: Result, name: str) -> No
             title=title,
         )
     picture.save(path, quality=92)
+
+
+def draw_tiles(image: np.ndarray, tiles: Tiles, title: Sequence[str]) -> Image.Image:
+    """The image, and the score of every tile laid over it.
+
+    Args:
+      image: [H, W, C] uint8.
+      title: lines above.
+
+    Returns:
+      RGB picture.
+    """
+    factor = math.ceil(max(image.shape[:2]) / overlays.PANEL_MAX)
+    photo = overlays.to_rgb(reduce(image, factor))
+    scores = np.zeros(photo.shape[:2], np.float32)
+    rows, columns = (
+        np.rint(edges / factor).astype(int) for edges in (tiles.rows, tiles.columns)
+    )
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            # Where tiles overlap, the worse one.
+            np.maximum(
+                window := scores[top:bottom, left:right], tiles.scores[i, j], out=window
+            )
+    grey = photo.mean(axis=-1, keepdims=True)
+    heat = ((grey + overlays.paint_score(scores)) / 2).astype(np.uint8)
+    bar = np.tile(overlays.SCORE_COLORS[None, ::4], (12, 1, 1))
+    panels = [("image", photo), ("score by tile", heat)]
+    panels = [(label, overlays.rescale(pixels)) for label, pixels in panels]
+    return overlays.compose(panels, title, [(bar, "score 0 to 1")])
 
 
 def class_shares(mask: np.ndarray, num_classes: int) -> np.ndarray:

@@ -52,30 +52,33 @@ def make_plan(
     """The plan that `predictor.load` describes.
 
     Raises:
-      InputError: tiles that do not fit the network, or for a classifier.
+      InputError: tiles that do not fit the network.
     """
     kept = trained.preprocessing
     tiled = bool(tile) or not kept.resized
-    if tiled and not hasattr(model, "stride"):
+    is_classifier = "seg_logits" not in trained.task.needs
+    if is_classifier and tile and tile is not True:
         raise InputError(
-            "a network with masks for tiles; a classifier sees the whole image",
-            f"a {trained.network.name}",
-            "leave out --tile",
+            f"tiles of {kept.image_size} for a classifier: those of its training",
+            f"tiles of {tile}",
+            "--tile without a number",
         )
     if overlap and not tiled:
         raise InputError(
             "--tile with --overlap", "images that are resized whole", "--tile"
         )
-    stride = model.stride if tiled else 1
+    stride = model.stride if tiled and not is_classifier else 1
     size, scale = kept.image_size, (1.0, 1.0)
     if tiled and kept.resized:
         sides = zip(kept.image_size, kept.source_size, strict=True)
         scale = tuple(seen / stored for seen, stored in sides)
     if tile and tile is not True:
         size = (tile, tile)
-    elif tiled and model.is_local:
+    elif tiled and not is_classifier and model.is_local:
         size = tuple(-(-max(side, TILE) // stride) * stride for side in size)
-    overlap = min(size) // 4 * tiled if overlap is None else overlap
+    if overlap is None:
+        # Windows of the training lay side by side, and there is nothing to blend.
+        overlap = min(size) // 4 if tiled and not is_classifier else 0
     if tiled:
         _refuse_misfits(size, overlap, stride)
     num_devices = jax.device_count()

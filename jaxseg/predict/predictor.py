@@ -10,6 +10,8 @@ of the image:
 - with `tile`, for images that are larger than those of the training: the image is
   resized as much as the images of the training were, and then tiled.
 
+A classifier that goes tile by tile says something about every tile (`predict.tiles`).
+
 Score and decision of an image are those of the network's own pixels, before they are
 enlarged, as validation judged them.
 """
@@ -33,6 +35,7 @@ from jaxseg.errors import InputError
 from jaxseg.infer import Strip, enlarge, enlarge_strips
 from jaxseg.predict.plan import Plan, make_plan
 from jaxseg.predict.result import Result, Watch
+from jaxseg.predict.tiles import tiles_of
 from jaxseg.report.overlays import decide, foreground_score
 from jaxseg.trained import Trained, restore
 
@@ -152,24 +155,18 @@ class Predictor:
 
     def tile(self, image: np.ndarray, dtype: type | None) -> Result:
         """The result of an image [h, w, C], tile by tile."""
+        if "seg_logits" not in self.trained.task.needs:
+            return self._classify_tiles(image)
         size, plan, seen = image.shape[:2], self.plan, []
-        inner = tuple(
-            max(round(n * s), 1) for n, s in zip(size, plan.scale, strict=True)
-        )
+        inner = self._scale(size)
 
         def predict(tiles: np.ndarray) -> np.ndarray:
             outputs = self.run(tiles, plan.batch_size)
             seen.append(outputs.get("image_probs"))
             return outputs["mask_probs"]
 
-        strips = infer.predict_strips(
-            predict,
-            resize_image(image, inner),
-            tile=plan.size,
-            overlap=plan.overlap,
-            batch_size=plan.batch_size,
-            stride=plan.stride,
-        )
+        tiling = self._tiling()
+        strips = infer.predict_strips(predict, resize_image(image, inner), **tiling)
         watch = Watch(self.trained)
         strips = watch.passing(strips)
         if inner != size:
@@ -178,6 +175,36 @@ class Predictor:
         # The image has a defect if any of its tiles has one.
         image_probs = None if seen[0] is None else np.concatenate(seen).max(axis=0)
         return watch.result(mask, kept, image_probs)
+
+    def _classify_tiles(self, image: np.ndarray) -> Result:
+        size, plan = image.shape[:2], self.plan
+
+        def predict(tiles: np.ndarray) -> np.ndarray:
+            return self.run(tiles, plan.batch_size)["image_probs"]
+
+        resized = resize_image(image, self._scale(size))
+        tiles = tiles_of(
+            infer.predict_tiles(predict, resized, **self._tiling()),
+            size=size,
+            tile=plan.size,
+            scale=plan.scale,
+            thresholds=self.trained.thresholds,
+        )
+        return Watch(self.trained).result(None, None, tiles.image_probs, tiles)
+
+    def _scale(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What an image of a size is resized to before it is cut into tiles."""
+        sides = zip(size, self.plan.scale, strict=True)
+        return tuple(max(round(side * scale), 1) for side, scale in sides)
+
+    def _tiling(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "tile": plan.size,
+            "overlap": plan.overlap,
+            "batch_size": plan.batch_size,
+            "stride": plan.stride,
+        }
 
     def _assemble(
         self, strips: Iterator[Strip], size: tuple[int, int], dtype: type | None
@@ -237,9 +264,9 @@ def load(
     Args:
       folder: model/ of a finished run.
       tile: for a network that was trained on resized images: True cuts larger ones
-        into tiles at the scale of the training; a number is the side of a tile. One
-        that was trained on windows always works tile by tile.
-      overlap: of tiles, pixels; None is a quarter of a tile.
+        into tiles at the scale of the training; a number is the side of a tile, not
+        for a classifier. One that was trained on windows always works tile by tile.
+      overlap: of tiles, pixels; None is a quarter of a tile, 0 for a classifier.
       batch_size: images or tiles at a time; None is what suits the device.
       flips: averages the probabilities over the image and its mirror images: four
         times the work.

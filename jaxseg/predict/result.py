@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxseg.infer import Strip
+from jaxseg.predict.tiles import Tiles
 from jaxseg.report.overlays import decide, foreground_score
 from jaxseg.trained import Trained
 
@@ -31,6 +32,7 @@ class Result:
       probabilities: [H, W, K] float32; K = 1 is the probability of `classes[1]`.
         None of a classifier, or if not wanted.
       image_probabilities: [K] float32; None without an image decision.
+      tiles: of a classifier that went through a large image tile by tile.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +44,7 @@ class Result:
     mask_threshold: float | None
     probabilities: np.ndarray | None
     image_probabilities: np.ndarray | None
+    tiles: Tiles | None = None
 
 
 class Watch:
@@ -61,7 +64,13 @@ class Watch:
             self.see(strip)
             yield top, strip
 
-    def result(self, mask, probabilities, image_probs: np.ndarray | None) -> Result:
+    def result(
+        self,
+        mask: np.ndarray | None,
+        probabilities: np.ndarray | None,
+        image_probs: np.ndarray | None,
+        tiles: Tiles | None = None,
+    ) -> Result:
         thresholds = self._trained.thresholds
         kind = "mask" if image_probs is None else "image"
         names = self._trained.classes if mask is None else DECISIONS
@@ -83,4 +92,5 @@ class Watch:
             mask_threshold=thresholds["mask"].value if "mask" in thresholds else None,
             probabilities=probabilities,
             image_probabilities=image_probs,
+            tiles=tiles,
         )

@@ -3,7 +3,7 @@
     predict.json     the model and how it was used; another one is refused
     journal.jsonl    a line per image, written when all its files are there
     masks/ probabilities/ overlays/ labelme/ coco.json
-    results.csv components.csv skipped.csv
+    results.csv components.csv tiles.csv skipped.csv
 
 A file takes its name when it is whole, so after a `kill -9` an image is done or it is
 not. Nothing is ever written outside the folder: names come without '..' (`photos`), and
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     Attributes:
       stamp: of the photo, when it was predicted.
       row: of results.csv, but for what was measured.
-      pieces: by class, what was measured, as JSON.
+      pieces: what was measured, by class, or the tiles of a classifier; as JSON.
     """
 
     stamp: list[int]

@@ -11,6 +11,7 @@ from jaxseg.predict.photos import Photo
 from jaxseg.predict.pictures import class_shares
 from jaxseg.predict.result import Result
 from jaxseg.predict.store import Entry
+from jaxseg.predict.tiles import Tiles, write_tiles
 from jaxseg.report import component_table, results, tables
 
 
@@ -26,7 +27,11 @@ def describe(photo: Photo, size: tuple[int, int], result: Result) -> dict[str, A
     if result.mask is not None:
         row["mask"] = f"masks/{photo.name}.png"
         return row | _shares(result.mask, result.classes)
-    return row | dict(_class_probabilities(result))
+    row |= dict(_class_probabilities(result))
+    if result.tiles is not None:
+        decided = result.tiles.decided
+        row |= {"num_tiles": decided.size, "num_tiles_found": int((decided > 0).sum())}
+    return row
 
 
 def _shares(mask: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
@@ -51,7 +56,7 @@ def write_tables(
     """Writes the tables of all images that are done, skipped.csv of the others.
 
     Args:
-      classes: with masks, the names of those that are measured; else ().
+      classes: names of those that are measured.
       mm_per_pixel: of the images, for columns in millimetres.
     """
     done = [entry for entry in entries if entry is not None]
@@ -60,14 +65,37 @@ def write_tables(
         entry.row | _measured(pieces, classes, mm_per_pixel)
         for entry, pieces in zip(done, found, strict=True)
     ]
+    _write(out, rows, skipped)
+    pieces = [
+        (entry.row["name"], [one.components for one in by_class])
+        for entry, by_class in zip(done, found, strict=True)
+    ]
+    component_table.write(out / "components.csv", classes, pieces, mm_per_pixel)
+
+
+def write_classified(
+    out: Path,
+    entries: Sequence[Entry | None],
+    skipped: Sequence[tuple[str, str]],
+    classes: Sequence[str],
+) -> None:
+    """The same of a classifier; tiles.csv where images went tile by tile."""
+    done = [entry for entry in entries if entry is not None]
+    _write(out, [entry.row for entry in done], skipped)
+    tiled = [
+        (entry.row["name"], Tiles.from_json(written))
+        for entry in done
+        for written in entry.pieces
+    ]
+    if tiled:
+        write_tiles(out / "tiles.csv", tiled, classes)
+
+
+def _write(
+    out: Path, rows: Sequence[dict[str, Any]], skipped: Sequence[tuple[str, str]]
+) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     results.write_rows(out / "results.csv", columns, rows)
-    if classes:
-        pieces = [
-            (entry.row["name"], [one.components for one in by_class])
-            for entry, by_class in zip(done, found, strict=True)
-        ]
-        component_table.write(out / "components.csv", classes, pieces, mm_per_pixel)
     path = out / "skipped.csv"
     path.unlink(missing_ok=True)
     if skipped:
