@@ -128,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         type=command_line.positive,
         default=178_956_970,
         help="larger images are refused, as they could fill the memory (default "
-        "%(default)s); a pixel of the largest one takes about 9 bytes",
+        "%(default)s); a pixel of the largest one takes about 9 bytes, "
+        "beside up to 1 GB",
     )
     return parser
 
