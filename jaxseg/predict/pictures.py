@@ -79,10 +79,8 @@ def draw_tiles(image: np.ndarray, tiles: Tiles, title: Sequence[str]) -> Image.I
     )
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
-            # Where tiles overlap, the worse one.
-            np.maximum(
-                window := scores[top:bottom, left:right], tiles.scores[i, j], out=window
-            )
+            window = scores[top:bottom, left:right]
+            window[:] = np.maximum(window, tiles.scores[i, j])  # where they overlap
     grey = photo.mean(axis=-1, keepdims=True)
     heat = ((grey + overlays.paint_score(scores)) / 2).astype(np.uint8)
     bar = np.tile(overlays.SCORE_COLORS[None, ::4], (12, 1, 1))
