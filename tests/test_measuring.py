@@ -81,7 +81,7 @@ def test_a_reduced_line_keeps_its_sizes(monkeypatch, width, degrees):
 
 
 def test_noise_is_counted_and_not_measured(monkeypatch):
-    monkeypatch.setattr(measuring, "MAX_PIECES", 99)
+    monkeypatch.setattr(measuring, "MIN_NOISE", 99)
     mask = np.zeros((20, 40), np.uint8)
     mask[::2, ::4] = 1
     mask[:, 3] = 2
@@ -91,6 +91,8 @@ def test_noise_is_counted_and_not_measured(monkeypatch):
     assert columns.pop("num_components") == 100
     assert all(math.isnan(value) for value in columns.values())
     assert line.columns(0.5)["length_mm"] == pytest.approx(10, abs=1)
+    monkeypatch.setattr(measuring, "NOISE_PIXELS", 8)  # a larger image holds more
+    assert len(measure_classes(mask, mask, CLASSES)[0].components) == 100
 
 
 def test_what_was_found_survives_the_journal():

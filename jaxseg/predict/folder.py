@@ -142,16 +142,16 @@ class _Work:
             table.write_classified(out, entries, skipped, classes)
             return
         table.write_tables(out, entries, skipped, classes[1:], mm_per_pixel)
-        limit = measuring.MAX_PIECES
-        crowded = sum(
-            any(found["number"] > limit for found in entry.pieces)
+        noisy = sum(
+            any(found["number"] > len(found["components"]) for found in entry.pieces)
             for entry in entries
             if entry is not None
         )
-        if crowded:
+        if noisy:
             console.print(
-                f"WARNING: {crowded} images have more than {limit:,} pieces of a class "
-                "each; they are counted and not measured"
+                f"WARNING: {noisy} images have so many pieces that they look like "
+                f"noise (over {measuring.MIN_NOISE:,}, and one for every "
+                f"{measuring.NOISE_PIXELS:,} pixels); they are counted, not measured"
             )
 
     def run(self, photos: list[Photo], pool: Executor) -> list[tuple[str, str]]:

@@ -27,8 +27,9 @@ BLOCK_ROWS = 64
 """Rows of blocks that are looked at at a time."""
 MAX_BOX = 2**25
 """Pixels, 5792 x 5792: measuring takes about 30 bytes for each."""
-MAX_PIECES = 10_000
-"""Of a class in an image; more is noise, which is counted and not measured."""
+MIN_NOISE, NOISE_PIXELS = 1_000, 64**2
+"""More pieces of a class than that, and than one for so many pixels of the image, are
+noise, which is counted and not measured: it would take longer than the network."""
 
 Window = tuple[slice, slice]
 
@@ -38,7 +39,7 @@ class Found(NamedTuple):
 
     Attributes:
       number: of pieces.
-      components: from top to bottom; none if there are more than `MAX_PIECES`.
+      components: from top to bottom; none of noise.
     """
 
     number: int
@@ -90,7 +91,7 @@ def measure_classes(
 def _find(mask: np.ndarray, levels: np.ndarray, class_id: int) -> Found:
     cuts = list(_cut(mask, class_id))
     number = sum(_count(_pixels_of(mask, class_id, *cut)) for cut in cuts)
-    if number > MAX_PIECES:
+    if number > max(MIN_NOISE, mask.size // NOISE_PIXELS):
         return Found(number, [])
     components = []
     for window, blocks in cuts:

@@ -95,7 +95,7 @@ def _baseline(run: FinishedRun) -> Iterator[str]:
     idle = run.metrics.get("majority_accuracy")
     if reached is not None and idle is not None and reached <= idle:
         yield (
-            f"accuracy {reached:.4f} is not above {idle:.4f}, that of always answering "
+            f"Accuracy {reached:.4f} is not above {idle:.4f}, that of always answering "
             "the most frequent class."
         )
 

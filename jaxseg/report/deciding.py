@@ -141,6 +141,9 @@ def _pixel_curves(run: FinishedRun) -> list[str]:
     )
 
 
+UNITS = {"image": "images", "mask": "pixels"}
+
+
 def _curves(level: str, recall, precision, false, true, ap, auc) -> list[str]:
     """Precision-recall in steps, whose area is AP, and ROC."""
     steps_x, steps_y = np.repeat(recall, 2)[1:], np.repeat(precision, 2)[:-1]
@@ -158,8 +161,8 @@ def _curves(level: str, recall, precision, false, true, ap, auc) -> list[str]:
         chart(
             f"ROC, AUC {auc:.4f}",
             [Line("", UNIT, UNIT, "quiet", dashed=True), Line("", false, true)],
-            x_label="share of clean that raises an alarm",
-            y_label="share of defects found",
+            x_label=f"share of clean {UNITS[level]} that raise an alarm",
+            y_label=f"share of {UNITS[level]} with a defect that are found",
             x_range=UNIT,
             y_range=UNIT,
             marks=[Mark(nowhere, nowhere, key=f"{level}.roc")],
@@ -224,8 +227,9 @@ def table_section(run: FinishedRun) -> list[str]:
             "click on a picture opens it."
         ),
         '<div class="control"><label for="find">Name contains</label>'
-        '<input type="search" id="find"><label for="outcome">Outcome</label>'
-        f'<select id="outcome"><option value="">all</option>{options}</select>'
+        '<input type="search" id="find">'
+        '<span class="pair"><label for="outcome">Outcome</label>'
+        f'<select id="outcome"><option value="">all</option>{options}</select></span>'
         '<span class="quiet" data-out="table.count" aria-live="polite"></span></div>'
         f'<div class="scroll"><table id="images"><thead><tr><td></td>{head}</tr>'
         "</thead><tbody></tbody></table></div>"

@@ -132,7 +132,11 @@ def verdict(run: FinishedRun) -> list[str]:
         )
         sentences.append(
             f"Of {tp + fn:,} images {with_defect}, {tp:,} are found and {fn:,} missed; "
-            f"of {tn + fp:,} {without}, {fp:,} raise a false alarm."
+            + (
+                f"of {tn + fp:,} {without}, {fp:,} raise a false alarm."
+                if tn + fp
+                else "no others were judged, so false alarms are not known."
+            )
         )
     else:
         right, n = int(np.trace(table)), int(table.sum())
