@@ -39,10 +39,16 @@ class Slot(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A run that has not begun, and the file without which it cannot."""
+    """A run that has not begun.
+
+    Attributes:
+      needs: a file without which it cannot begin.
+      since: seconds since 1970; an older file of that name will not do.
+    """
 
     command: Sequence[str]
     needs: Path | None = None
+    since: float = 0.0
 
 
 class Pool(NamedTuple):
@@ -146,7 +152,9 @@ def run_jobs(jobs: Mapping[str, Job], slots: Sequence[Slot], folder: Path) -> No
 
 
 def _can_start(job: Job) -> bool:
-    return job.needs is None or job.needs.is_file()
+    if job.needs is None:
+        return True
+    return job.needs.is_file() and job.needs.stat().st_mtime >= job.since
 
 
 class _Running:

@@ -5,6 +5,7 @@ them. Runs that differ in nothing but the seed share one split.
 """
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def run_sweep(
                 first = _first_of_seeds(runs, name)
                 todo[name] = None if first == name else folder / first
         if pool:
-            _run_side_by_side(pool, todo, folder)
+            _run_side_by_side(pool, todo, folder, restart)
             todo = {}
         for number, (name, like) in enumerate(todo.items(), start=1):
             one = folder / name
@@ -77,15 +78,19 @@ def run_sweep(
 
 
 def _run_side_by_side(
-    pool: processes.Pool, todo: Mapping[str, Path | None], folder: Path
+    pool: processes.Pool,
+    todo: Mapping[str, Path | None],
+    folder: Path,
+    restart: bool,
 ) -> None:
     """Starts `pool`'s command for each run, with the folder whose split it shares."""
+    since = time.time() if restart else 0.0  # the split of before is archived
     jobs = {}
     for name, like in todo.items():
         command = [*pool.commands[name], "--workdir", str(folder / name)]
         if like:
             command += ["--like", str(like)]
-        jobs[name] = processes.Job(command, like and like / "split.csv")
+        jobs[name] = processes.Job(command, like and like / "split.csv", since)
     processes.run_jobs(jobs, pool.slots, folder)
 
 

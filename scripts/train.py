@@ -68,14 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
     options = make_parser().parse_args(plain)
-    command_line.join_hosts(options)
     refuse_contradictions(options)
+    environment = dict(os.environ)
+    if options.parallel:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are for the runs
+    command_line.join_hosts(options)  # jax starts
     if options.init:
         overrides.append(f"model.init={options.init}")
-
-    if options.parallel:
-        environment = dict(os.environ)
-        os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are for the runs
 
     from jaxseg import hosts
     from jaxseg import run as program

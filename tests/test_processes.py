@@ -138,6 +138,19 @@ def test_a_run_waits_for_the_file_that_it_needs(tmp_path):
     assert float(second[0]) > float(first[1])
 
 
+def test_a_file_of_before_will_not_do(tmp_path):
+    needed = tmp_path / "first.txt"
+    needed.write_text("old")
+    os.utime(needed, (1e9, 1e9))
+    jobs = {
+        "second": Job(python(WRITE, tmp_path / "second.txt"), needed, time.time()),
+        "first": Job(python(WRITE, needed)),
+    }
+    processes.run_jobs(jobs, slots(2), tmp_path)
+    second = (tmp_path / "second.txt").read_text().split()
+    assert float(second[0]) > float(needed.read_text().split()[1])
+
+
 def test_a_failure_leaves_the_others_alone_and_is_told(tmp_path, capsys):
     jobs = {
         "bad": Job(python("import sys; print('no such folder'); sys.exit(2)")),
