@@ -100,12 +100,15 @@ class Experiment:
 
     def lower_call(self, phase: Phase, count: int, data: dict[str, Array]):
         """The program of `count` train steps of a phase, ready to be compiled."""
-        stop = jax.ShapeDtypeStruct((phase.size.batch_size,), jnp.bool_)
-        inputs = parallel.abstract_steps(
-            count, {**phase.abstract_batch, "stop": stop}, self.mesh
-        )
         call = self.train_calls[phase.size.image_size]
+        inputs = self.abstract_inputs(phase, count)
         return call.lower(self.abstract_state, data, inputs)
+
+    def abstract_inputs(self, phase: Phase, count: int) -> dict[str, Array]:
+        """Shapes of what `count` train steps get: batches, and the wish to stop."""
+        stop = jax.ShapeDtypeStruct((phase.size.batch_size,), jnp.bool_)
+        batch = {**phase.abstract_batch, "stop": stop}
+        return parallel.abstract_steps(count, batch, self.mesh)
 
     @property
     def num_parameters(self) -> int:

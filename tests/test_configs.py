@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import experiment, parallel, parsing
+from jaxseg import experiment, parsing
 from jaxseg.train_state import inference_variables
 
 ROOT = Path(__file__).parent.parent
@@ -226,7 +226,7 @@ def test_every_config_builds_and_its_step_has_stable_shapes(path, data_dir, tmp_
     assert number == PARAMETERS.get(path.stem, number)
     phase = built.phases[-1]
     batch, call = phase.abstract_batch, built.train_calls[phase.size.image_size]
-    inputs = parallel.abstract_steps(2, batch, built.mesh)
+    inputs = built.abstract_inputs(phase, 2)
     new_state, logs = jax.eval_shape(call, state, {}, inputs)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
