@@ -62,8 +62,11 @@ class Stopping:
         return {**batch, "stop": np.full(len(batch["index"]), bool(self._name))}
 
     def hear(self, stop: Array) -> None:
-        """Takes the average wish of all processes, of some steps [K]."""
-        self.is_agreed |= bool(jax.device_get(stop).any())
+        """Waits for some steps [K], and takes the average wish of all processes."""
+        if hosts.is_alone():
+            jax.block_until_ready(stop)  # it knows its own; nothing is fetched
+        else:
+            self.is_agreed |= bool(jax.device_get(stop).any())
 
     def _note(self, number: int, frame) -> None:
         del frame

@@ -11,8 +11,7 @@ import itertools
 
 import numpy as np
 import torch
-from torch import nn
-from torch.library import Library
+from torch import library, nn
 from torch.nn import functional as F
 
 
@@ -131,7 +130,7 @@ def _mean(x):
 @functools.cache
 def import_torchvision():
     """torchvision beside a PyTorch for CPUs, whose operators it lacks."""
-    operators = Library("torchvision", "DEF")
+    operators = library.Library("torchvision", "DEF")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
