@@ -11,8 +11,10 @@ no kill leaves a named folder without its checksums. Two files are left out, bec
 orbax writes them last and needs neither to restore.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
+        self._refuse_full_disk(state)
         if step == self.latest:  # orbax would keep the old one and say nothing
             self._manager.delete(step)
         self._manager.save(step, args=items, metrics={"score": score})
@@ -130,6 +133,12 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+    def _refuse_full_disk(self, state: TrainState) -> None:
+        """Before orbax, whose threads end with a traceback each on a full disk."""
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if jax.process_index() == 0 and shutil.disk_usage(self._folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
     def _refuse_other_arrays(self, step: int, abstract: TrainState) -> None:
         stored = _describe(self._manager.item_metadata(step)["state"].tree)

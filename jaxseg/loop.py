@@ -120,9 +120,11 @@ class _Training:
                     self._stop_for_signal()
 
     def close(self) -> None:
-        self.writer.close()
-        self.checkpoints.wait()
-        self.checkpoints.close()
+        try:
+            self.writer.close()
+        finally:
+            self.checkpoints.wait()
+            self.checkpoints.close()
 
     def _restore_or_init(self) -> tuple[TrainState, Progress]:
         latest = self.checkpoints.latest

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from jaxseg import backend, files, hosts
+from jaxseg.events import Events
 from jaxseg.metrics import Tally
 from jaxseg.progress import console, duration
 from jaxseg.trackers import open_trackers
 
 Row = dict[str, float]
-
-PR_THRESHOLDS = 127
-"""Of the curves, even steps from 0 to 1: the most that TensorBoard takes."""
 
 
 def epoch_line(
@@ -81,18 +78,18 @@ class Writer:
         self._csv = workdir / "metrics.csv"
         self._writes = hosts.is_first()
         self._trackers = open_trackers(log_to, workdir) if self._writes else []
-        events = str(workdir / "events")
-        self._events = SummaryWriter(events, write_to_disk=self._writes)
+        self._events = Events(workdir / "events") if self._writes else None
         self._write_csv()  # rows of an epoch that was not saved are gone with it
 
     def write(self, step: int, row: Row, headline: Mapping[str, str]) -> None:
         """One epoch: `row` to the files, `headline` (name -> text) to the terminal."""
         self.history.append(row)
         self._write_csv()
-        for name, value in row.items():
-            if math.isfinite(value):  # TensorBoard has no place for the others
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
+        if self._events:
+            for name, value in row.items():
+                if math.isfinite(value):  # TensorBoard has no place for the others
+                    self._events.add_scalar(step, name, value)
+            self._events.flush()
         for tracker in self._trackers:
             tracker.log(step, row)
         line = "  ".join(f"{name} {text}" for name, text in headline.items())
@@ -102,16 +99,17 @@ class Writer:
         self, step: int, tallies: Mapping[str, Tally], picture: Path | None
     ) -> None:
         """Curves by name, and the picture of the epoch, to TensorBoard."""
+        if not self._events:
+            return
         for name, tally in tallies.items():
-            values = _counts_at(tally, np.linspace(0, 1, PR_THRESHOLDS))
-            tag = f"precision_recall/{name}"
-            self._events.add_pr_curve_raw(tag, *values, step, PR_THRESHOLDS)
+            self._events.add_curve(step, f"precision_recall/{name}", tally)
         if picture is not None:
             pixels = np.asarray(Image.open(picture).convert("RGB"))
-            self._events.add_image("previews", pixels, step, dataformats="HWC")
+            self._events.add_image(step, "previews", pixels)
 
     def close(self) -> None:
-        self._events.close()
+        if self._events:
+            self._events.close()
         for tracker in self._trackers:
             tracker.close()
 
@@ -127,16 +125,3 @@ class Writer:
             table = csv.DictWriter(file, fieldnames=list(columns))
             table.writeheader()
             table.writerows(self.history)
-
-
-def _counts_at(tally: Tally, thresholds: np.ndarray) -> tuple[np.ndarray, ...]:
-    """tp, fp, tn, fn, precision, recall of score >= threshold, each [T].
-
-    Precision is 1 where nothing is decided positive.
-    """
-    first = np.searchsorted(tally.values, thresholds)
-    fp, tp = (np.append(counts, 0)[first] for counts in tally.at_least())
-    tn, fn = tally.negatives.sum() - fp, tally.positives.sum() - tp
-    found = tp + fp
-    precision = np.where(found, tp / np.maximum(found, 1), 1.0)
-    return tp, fp, tn, fn, precision, tp / (tp + fn)

@@ -1,9 +1,11 @@
 """Checkpoints keep the newest and the best, and use none that is damaged; the exported
 model reads back the same."""
 
+import errno
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +118,25 @@ def test_a_state_replaces_the_one_of_the_same_step(saved, tmp_path):
     state, progress = checkpoints.restore(2, abstract(state_of(0)))
     np.testing.assert_array_equal(state["weights"], np.full((2, 3), 7))
     assert progress == {"epoch": 7}
+    checkpoints.close()
+
+
+def test_a_disk_without_room_is_met_before_anything_is_written(
+    saved, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(saved, tmp_path / "saved")
+    before = files_of(folder)
+    checkpoints = Checkpoints(folder)
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state_of(3)))
+    free = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(OSError) as caught:
+        checkpoints.save(2, state_of(3), {"epoch": 3}, 0.9)
+    assert caught.value.errno == errno.ENOSPC
+    assert files_of(folder) == before
+    free.free = needed
+    checkpoints.save(2, state_of(3), {"epoch": 3}, 0.9)
+    assert checkpoints.best == 2
     checkpoints.close()
 
 

@@ -1,6 +1,8 @@
 """What TensorBoard gets, read back from the event file without TensorBoard."""
 
+import errno
 import io
+import resource
 import struct
 
 import numpy as np
@@ -9,9 +11,10 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxseg.evaluate import tally_decisions
+from jaxseg.events import PR_THRESHOLDS, Events
 from jaxseg.metrics import tally_scores
 from jaxseg.thresholds import Threshold
-from jaxseg.writer import PR_THRESHOLDS, Writer
+from jaxseg.writer import Writer
 
 
 def read_events(folder):
@@ -81,3 +84,18 @@ def test_decisions_with_a_threshold_and_both_classes_have_a_curve():
     found = tally_decisions(counts, {"image": chosen, "mask": chosen})
     assert list(found) == ["image"]  # no pixel is foreground
     assert found["image"].values.tolist() == [0.2, 0.8]
+
+
+def test_a_full_disk_is_an_error_of_who_writes(tmp_path):
+    """Not of a thread that nobody sees, whose full queue is waited for for ever."""
+    events = Events(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            events.add_image(0, "noise", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        events.close()
+    assert caught.value.errno == errno.EFBIG
