@@ -43,6 +43,11 @@ def main(run: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         sys.exit(STOPPED)
+    finally:
+        # While the interpreter ends it would let SIGTERM kill it, as if it had not done
+        # what it has done.
+        for number in signals.STOPPING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _exit_seconds() -> float:

@@ -8,6 +8,8 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import signal
+
 import jax
 import pytest
 
@@ -18,3 +20,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def private_cache(tmp_path_factory, monkeypatch):
     """Prepared sets and caches of a test go to a folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Scripts that a test runs in this process leave its signals as they were."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

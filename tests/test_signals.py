@@ -30,6 +30,19 @@ with signals.bounded_stop(float(sys.argv[1])):
 print("ended", flush=True)
 """
 
+# Its last breath is taken when the interpreter has given up its own handlers.
+LATE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import command_line
+class Late:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"ending\\n")
+        sleep(1)
+late = Late()
+command_line.main(lambda arguments: None)
+"""
+
 
 @pytest.fixture
 def start():
@@ -83,6 +96,16 @@ def test_without_a_signal_nothing_happens(start):
     process = start("0.1")
     time.sleep(0.3)
     assert process.poll() is None
+
+
+def test_a_signal_after_the_work_changes_nothing():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE, str(SCRIPTS)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "inf"])
