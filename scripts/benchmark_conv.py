@@ -17,12 +17,12 @@ def make_contestants(
     """name -> (steps -> seconds)."""
     import jax.numpy as jnp
 
-    from jaxseg import fourier, ops
+    from jaxseg import cpu_conv, fourier, ops
 
     padding = ops.same_padding(SIDE)
     ways = {
         "product of spectra": lambda x, k: fourier.fourier_conv(x, k, padding),
-        "direct": lambda x, k: ops._canonical_conv(x, k, 1, padding),
+        "direct": lambda x, k: cpu_conv.canonical_conv(x, k, 1, padding),
     }
     generator = np.random.default_rng(0)
     shapes = (

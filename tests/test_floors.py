@@ -20,6 +20,7 @@ FLOORS = {
     "backend": 0.0,
     "hosts": 0.3,
     "fourier": 0.3,
+    "cpu_conv": 0.3,
     "tracing": 0.3,
     "ops": 0.5,
     "distances": 0.5,

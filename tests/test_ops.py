@@ -101,6 +101,30 @@ def test_conv_equals_the_plain_form_in_bfloat16(size, side, stride, padding):
     )
 
 
+@pytest.mark.parametrize(("channels", "features"), [(3, 5), (5, 3)])
+@pytest.mark.parametrize(
+    ("shape", "stride", "padding"),
+    [
+        ((1, 40, 36), 1, ONE),  # some rows at a time
+        ((3, 6, 200), 1, ((0, 2), (2, 1))),  # parts of a row
+        ((2, 23, 37), 1, NONE),  # a size without divisors
+        ((2, 80, 46), 2, ONE),
+        ((600, 2, 3), 1, ONE),
+    ],
+)
+def test_conv_of_many_pixels_equals_the_plain_form(
+    shape, stride, padding, channels, features
+):
+    image = jnp.asarray(numbers(*shape, channels))
+    kernel = jnp.asarray(numbers(3, 3, channels, features, seed=1))
+    assert_equal(
+        functools.partial(ops.conv, stride=stride, padding=padding),
+        functools.partial(plain_conv, stride=stride, padding=padding),
+        (image, kernel),
+        tolerance=5e-6,
+    )
+
+
 def test_conv_by_a_plain_loop():
     image, kernel = numbers(1, 5, 4, 2), numbers(3, 3, 2, 3, seed=1)
     padded = np.pad(image, ((0, 0), (1, 0), (0, 2), (0, 0)))  # top 1, right 2
