@@ -4,7 +4,7 @@
     python scripts/benchmark.py augment --config configs/folder_segmentation.py
     python scripts/benchmark.py plan --config configs/speedlines.py --memory 24
     python scripts/benchmark.py scale --config configs/speedlines.py
-    python scripts/benchmark.py conv
+    python scripts/benchmark.py ops
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
 
@@ -195,14 +195,17 @@ def scale(options: argparse.Namespace) -> dict:
     return {"what": title, "devices": benchmark_scale.predict(run)}
 
 
-def conv(options: argparse.Namespace) -> dict:
-    """The ways to compute one convolution with a large kernel."""
-    from benchmark_conv import make_contestants
+def operations(options: argparse.Namespace) -> dict:
+    """Every operation of jaxseg against XLA's plain form."""
+    import benchmark_ops
 
-    ways = make_contestants(options.batch, (80, 29), options.precision)
-    blocks = measure(ways, options.pairs)
-    what = f"15x15 convolution, {options.batch}x80x29, {options.precision}"
-    return {"what": what, "images": options.batch} | summarize(blocks)
+    rows = {}
+    for name, case in benchmark_ops.make_cases().items():
+        forms = benchmark_ops.make_contestants(case, options.batch, options.precision)
+        rows[name] = summarize(measure(forms, options.pairs))
+        print(f"- {name}: {rows[name]['ratios']['plain form'][0]:.2f}x")
+    what = f"{options.batch} images, {options.precision}"
+    return {"what": what, "rows": rows}
 
 
 def read_input(options: argparse.Namespace) -> dict:
@@ -245,7 +248,7 @@ def make_parser() -> argparse.ArgumentParser:
     changes = add_command("augment", "what augmentation costs in a step", augment)
     needs = add_command("plan", "memory of a step, and the largest batches", plan)
     many = add_command("scale", "many devices, predicted", scale)
-    taps = add_command("conv", "ways to compute a 15x15 convolution", conv)
+    single = add_command("ops", "operations against XLA's plain forms", operations)
     images = add_command("input", "images per second on one core", read_input)
     run = add_command("start", "imports and the time to the first step", start)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
@@ -271,13 +274,15 @@ def make_parser() -> argparse.ArgumentParser:
     needs.add_argument(
         "--measure", action="store_true", help="also run a step as it is, and measure"
     )
-    add_number(taps, "--batch", 8, "images")
-    taps.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    add_number(single, "--batch", 8, "images")
+    single.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32"
+    )
     add_number(images, "--size", 256, "pixels")
     add_number(images, "--batch", 64, "images")
-    for command in (train, changes, taps, images):
+    for command in (train, changes, single, images):
         add_number(command, "--pairs", 9, "blocks of each")
-    for command in (train, changes, needs, many, taps, images, run):
+    for command in (train, changes, needs, many, single, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )
@@ -294,6 +299,7 @@ def main(arguments: list[str]) -> None:
         write_report(DOCS)
         return
     options.overrides = overrides
+    backend.keep_memory()  # as train.py does
     started, others = time.perf_counter(), seconds_of_others()
     result = options.run(options)
     others = (seconds_of_others() - others) / (time.perf_counter() - started)

@@ -15,6 +15,7 @@ SCALE_COLUMNS = (
     "efficiency, sum waits",
     "sum hidden",
 )
+OPS_COLUMNS = ("operation", "ms", "plain form, ms", "speed of the first to this")
 PLAN_COLUMNS = ("with", "GB", "MB an image", "largest batch")
 METHODS = {
     "step": "One training step, the uint8 batch already on the device: random "
@@ -35,8 +36,8 @@ METHODS = {
     "goes at 150 GB/s, over 64 and 256 at 40 GB/s (400 Gbit/s for each device), over "
     "TPUs at 200 GB/s. Efficiency is the speed of a device among the others to its "
     "speed alone: where the sum waits for the step, and where it hides behind it.",
-    "conv": "SegDecNet's convolution of 15x15 taps, 64 to 1024 channels, at an eighth "
-    "of 640x232 pixels: value and gradients for the image and for the kernel.",
+    "ops": "Every operation of `jaxseg/ops.py` against the plain form that it equals, "
+    "value and gradients, alone.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
     "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "
     "allocated by NumPy, three in flight, whose memory the C library hands out again; "
@@ -53,6 +54,8 @@ def make_table(record: dict) -> list[tuple[str, ...]]:
         return [PLAN_COLUMNS, *_plan_rows(record)]
     if record["kind"] == "scale":
         return [SCALE_COLUMNS, *_scale_rows(record)]
+    if record["kind"] == "ops":
+        return [OPS_COLUMNS, *_ops_rows(record)]
     return [COLUMNS, *_timed_rows(record)]
 
 
@@ -81,6 +84,14 @@ def _scale_rows(record: dict) -> list[tuple[str, ...]]:
     ]
 
 
+def _ops_rows(record: dict) -> list[tuple[str, ...]]:
+    rows = []
+    for name, row in record["rows"].items():
+        times = (f"{1000 * seconds:.2f}" for seconds in row["seconds"].values())
+        rows.append((name, *times, _range(row["ratios"]["plain form"])))
+    return rows
+
+
 def _timed_rows(record: dict) -> list[tuple[str, ...]]:
     rows = []
     for name, seconds in record["seconds"].items():
@@ -88,10 +99,14 @@ def _timed_rows(record: dict) -> list[tuple[str, ...]]:
         ratio = ""
         if name in record["ratios"]:
             digits = 3 if record["kind"] == "augment" else 2
-            median, low, high = (f"{x:.{digits}f}" for x in record["ratios"][name])
-            ratio = f"{median}x ({low} to {high})"
+            ratio = _range(record["ratios"][name], digits)
         rows.append((name, f"{seconds:.4f}", images, ratio))
     return rows
+
+
+def _range(ratio: Sequence[float], digits: int = 2) -> str:
+    median, low, high = (f"{x:.{digits}f}" for x in ratio)
+    return f"{median}x ({low} to {high})"
 
 
 def facts_of(record: dict) -> list[str]:

@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import benchmark  # noqa: E402
+import benchmark_ops  # noqa: E402
 import benchmark_plan  # noqa: E402
 import benchmark_report  # noqa: E402
 import benchmark_scale  # noqa: E402
@@ -314,3 +315,36 @@ def test_a_plan_in_the_report(tmp_path):
     assert "| as it is | 1.25 | 60.5 | 1,234 |" in page
     assert "compiled for v5e:2x2, of which each has 24.0 GB" in page
     assert "adds 1.20 GB by the plan and 1.25 GB when it is run" in page
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "3x3 stride 2, 64 to 128, 32x32",
+        "7x7 stride 2, 3 to 64, 128x128",
+        "1x1, 96 to 24, 32x32",
+        "depthwise 5x5 stride 2, 144, 32x32",
+        "max-pool 2x2, 32, 128x128",
+        "max-pool 3x3 stride 2, 64, 64x64",
+        "transposed 2x2, 128 to 64, 32x32",
+        "nearest x2, 64, 64x64",
+    ],
+)
+def test_both_forms_of_an_operation_compute_the_same(name):
+    case = benchmark_ops.make_cases()[name]
+    shapes = [(2, *case.image)] + ([case.kernel] if case.kernel else [])
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    forms = (case.ours, case.plain)
+    ours, plain = (benchmark_ops.with_gradients(form, *inputs) for form in forms)
+    assert len(ours) == len(inputs) + 1
+    for a, b in zip(ours, plain, strict=True):
+        scale = float(np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * scale)
+
+
+def test_the_table_of_operations():
+    row = benchmark.summarize({"jaxseg": [0.002, 0.001], "plain form": [0.004, 0.002]})
+    record = {"kind": "ops", "rows": {"3x3": row}}
+    _, line = benchmark_report.make_table(record)
+    assert line == ("3x3", "1.50", "3.00", "2.00x (2.00 to 2.00)")
