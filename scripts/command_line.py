@@ -40,7 +40,9 @@ def main(run: Callable[[list[str]], None]) -> None:
         if hosts.is_first():
             print(f"\n{error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not _was_interrupted(error):
+            raise
         print("\nstopped; the same command goes on", file=sys.stderr)
         sys.exit(STOPPED)
     finally:
@@ -48,6 +50,13 @@ def main(run: Callable[[list[str]], None]) -> None:
         # what it has done.
         for number in signals.STOPPING:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a signal is behind an error: orbax makes a ValueError of it."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _exit_seconds() -> float:

@@ -43,6 +43,19 @@ late = Late()
 command_line.main(lambda arguments: None)
 """
 
+# As orbax does with what is raised while it reads.
+WRAPPED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import command_line
+def run(arguments):
+    try:
+        raise {error}
+    except BaseException as error:
+        raise ValueError("could not be read") from error
+command_line.main(run)
+"""
+
 
 @pytest.fixture
 def start():
@@ -106,6 +119,16 @@ def test_a_signal_after_the_work_changes_nothing():
         assert process.stdout.readline() == "ending\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [("KeyboardInterrupt", 75, "\nstopped; "), ("OSError", 1, "Traceback")],
+)
+def test_a_signal_that_a_library_wraps_is_still_one(error, code, told):
+    command = [sys.executable, "-c", WRAPPED.format(error=error), str(SCRIPTS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[: len(told)]) == (code, told)
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "inf"])
