@@ -200,7 +200,7 @@ def test_a_signal_is_handed_on_once_and_all_runs_save(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(parent.pid, signal.SIGINT)  # as Ctrl-C on a terminal does
-    _, errors = parent.communicate(timeout=30)
+    _, errors = parent.communicate(timeout=120)
     assert b"KeyboardInterrupt" in errors
     assert [log.read_text() for log in logs] == ["ready\nsaved\n"] * 2
 
