@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg import ops
+from jaxseg.cpu_conv import plain_conv
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -92,15 +93,8 @@ def _contestant(form: Callable, inputs: list) -> Callable[[int], float]:
 
 
 def _conv(image: tuple[int, int, int], side: int, features: int, stride=1) -> Case:
-    padding = ops.same_padding(side)
-
-    def plain(image, kernel):
-        strides = (stride, stride)
-        return lax.conv_general_dilated(
-            image, kernel, strides, padding, dimension_numbers=LAYOUT
-        )
-
-    ours = partial(ops.conv, stride=stride, padding=padding)
+    settings = {"stride": stride, "padding": ops.same_padding(side)}
+    ours, plain = partial(ops.conv, **settings), partial(plain_conv, **settings)
     return Case(ours, plain, image, (side, side, image[-1], features))
 
 

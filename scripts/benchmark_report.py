@@ -24,7 +24,8 @@ METHODS = {
     "dropout. PyTorch trains the same network, from torchvision, timm or "
     "segmentation_models.pytorch where they have it, in a process of its own with as "
     "many threads, never at the same time. Before the timing both train in float32 "
-    "from the same weights, and their losses have to agree.",
+    "from the same weights, and their losses have to agree. On CPU jaxseg keeps freed "
+    "memory from step to step, as `train.py` does.",
     "augment": "The step of jaxseg alone, as above, with other augmentations. The "
     "ratio is how many times as long a step takes with them.",
     "plan": "What the compiler lays out for a train step on one device, before it is "

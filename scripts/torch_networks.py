@@ -130,25 +130,26 @@ def _mean(x):
 @functools.cache
 def import_torchvision():
     """torchvision beside a PyTorch for CPUs, whose operators it lacks."""
-    operators = library.Library("torchvision", "DEF")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt "
-        "pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> "
-        "Tensor",
+    for name, schema in (
+        ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
+        ("qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
+        (
+            "roi_align",
+            "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, "
+            "SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor",
+        ),
     ):
-        operators.define(schema)
+        library.define(f"torchvision::{name}", schema)
     import torchvision
 
-    return torchvision, operators  # which live as long as this object
+    return torchvision
 
 
 def make_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:
     """'unet', 'segdecnet', or a library and its name for a network with one logit."""
     library, _, name = model.partition(" ")
     if library == "torchvision":
-        return import_torchvision()[0].models.get_model(name, num_classes=1)
+        return import_torchvision().models.get_model(name, num_classes=1)
     if library == "timm":
         import_torchvision()
         import timm

@@ -58,7 +58,7 @@ def import_libraries():
         sys.path.insert(0, scripts)
     import torch_networks
 
-    torchvision, _ = torch_networks.import_torchvision()
+    torchvision = torch_networks.import_torchvision()
     import segmentation_models_pytorch
     import timm
 
