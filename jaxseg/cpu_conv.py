@@ -17,8 +17,8 @@ from jaxseg.types import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-NUM_PIXELS = 512
-"""Their patches stay in the cache."""
+FEW_PIXELS = 512
+"""The patches under all taps of so many pixels stay in the cache."""
 
 
 def plain_conv(image: Array, kernel: Array, stride: int, padding: Padding) -> Array:
@@ -38,7 +38,7 @@ def canonical_conv(image, kernel, stride, padding):
     The stock gradients are several times slower, and 35 times inside `lax.scan`.
     """
     if stride == 1 and _has_few_pixels(image, kernel):
-        return _matrix_product(image, kernel, padding, turned=False)
+        return _row_by_row(image, list(kernel), padding)
     return plain_conv(image, kernel, stride, padding)
 
 
@@ -61,55 +61,53 @@ def _has_few_pixels(image: Array, kernel: Array) -> bool:
     """Whether a convolution of stride 1 is faster as a matrix product.
 
     Fewer pixels than taps are not for the fast kernels of XLA:CPU: 3x3 taps, 512 to 512
-    channels, on 64 images of 2x2 pixels take 1,200 ms, the product 16 (one core). Up to
-    NUM_PIXELS the product saves a third to two thirds of the time in float32.
+    channels, on 64 images of 2x2 pixels take 1,200 ms, the products 16 (one core). Up
+    to FEW_PIXELS they save a third to two thirds of the time in float32.
     """
     pixels, taps = math.prod(image.shape[1:3]), math.prod(kernel.shape[:2])
-    few = image.shape[0] * pixels <= NUM_PIXELS and image.dtype != jnp.bfloat16
+    few = image.shape[0] * pixels <= FEW_PIXELS and image.dtype != jnp.bfloat16
     return pixels < taps or few
 
 
-def _matrix_product(image: Array, kernel: Array, padding: Padding, *, turned: bool):
-    """A convolution by [kh, kw, C, D], or back from D channels to C by the turned one.
+def _row_by_row(image: Array, kernel: Sequence[Array], padding: Padding) -> Array:
+    """A convolution by the rows [kw, C, D] of a kernel, a matrix product each.
 
-    Either the patches under all taps are multiplied, or the pixels are and then added
-    up at their places: as fewer channels are to be copied. The kernel stays as it is.
+    A row meets only the rows of the image that it sees: a 15x15 kernel on 16x16 pixels
+    has a quarter less to multiply. The kernel is not copied, the image kw times.
     """
-    (kh, kw, c, d), (_, h, w, _) = kernel.shape, image.shape
-    h, w = h + sum(padding[0]) - kh + 1, w + sum(padding[1]) - kw + 1
-    kernel = kernel.reshape(kh * kw, c, d)
-    places = list(np.ndindex(kh, kw))[:: -1 if turned else 1]
-    before, after = "dc" if turned else "cd"
-    if (c if turned else d) <= image.shape[-1]:
-        products = jnp.einsum(f"nhw{before},tcd->nhwt{after}", image, kernel)
-        (top, _), (left, _) = padding
-        shifted = [
-            _place(products[:, :, :, k], top - i, left - j, h, w)
-            for k, (i, j) in enumerate(places)
-        ]
-        return functools.reduce(jnp.add, shifted)
-    patches = _patches(pad(image, padding), places, h, w)
-    return jnp.einsum(f"nhwt{before},tcd->nhw{after}", patches, kernel)
-
-
-def _place(image: Array, top: int, left: int, h: int, w: int) -> Array:
-    """Zeros [N, h, w, C] with the image in them, its corner at (top, left); cropped."""
-    bottom, right = h - image.shape[1] - top, w - image.shape[2] - left
-    return pad(image, ((top, bottom), (left, right)))
+    (kw, c, d), (_, h, w, _) = kernel[0].shape, image.shape
+    (top, bottom), sides = padding
+    out_h, out_w = h + top + bottom - len(kernel) + 1, w + sum(sides) - kw + 1
+    image = pad(image, ((0, 0), sides))
+    shifted = [image[:, :, j : j + out_w] for j in range(kw)]
+    patches = jnp.concatenate(shifted, axis=3)
+    parts = []
+    for i, row in enumerate(kernel):
+        first, last = max(0, top - i), min(out_h, h + top - i)
+        if first >= last:
+            continue
+        seen = patches[:, first + i - top : last + i - top]
+        product = jnp.einsum("nhwk,kd->nhwd", seen, row.reshape(kw * c, d))
+        parts.append(pad(product, ((first, out_h - last), (0, 0))))
+    return functools.reduce(jnp.add, parts)
 
 
 def _image_gradient(image, kernel, stride, padding, grad):
     if stride > 1:
         dense = functools.partial(_space_to_depth_conv, stride=stride, padding=padding)
         return jax.vjp(lambda image: dense(image, kernel), image)[1](grad)[0]
-    full = _full(kernel.shape, padding)
     if _has_few_pixels(image, kernel):
-        return _matrix_product(grad, kernel, full, turned=True)
+        by_rows = functools.partial(_row_by_row, kernel=list(kernel), padding=padding)
+        return jax.vjp(by_rows, image)[1](grad)[0]
+    full = _full(kernel.shape, padding)
     return plain_conv(grad, kernel[::-1, ::-1].swapaxes(2, 3), 1, full)
 
 
 def _kernel_gradient(image, kernel, stride, padding, grad):
-    if image.dtype != jnp.bfloat16 or _has_few_pixels(image, kernel):
+    if stride == 1 and _has_few_pixels(image, kernel):
+        by_rows = functools.partial(_row_by_row, image, padding=padding)
+        return jnp.stack(jax.vjp(by_rows, list(kernel))[1](grad)[0])
+    if image.dtype != jnp.bfloat16:
         return _sum_over_pixels(image, kernel.shape[:2], stride, padding, grad)
     # In bfloat16 oneDNN's convolution is faster.
     if stride > 1:
@@ -127,7 +125,7 @@ def _sum_over_pixels(
 ) -> Array:
     """The gradient [kh, kw, C, D] of a kernel as matrix products of patches and `grad`.
 
-    About NUM_PIXELS pixels are taken at a time, so their patches are read while they
+    About FEW_PIXELS pixels are taken at a time, so their patches are read while they
     are in the cache: two to eight times as fast as a convolution of the image by
     `grad`. As the images of a batch may lie on several devices, only rows and columns
     are cut, and every device has a sum of its own.
@@ -136,12 +134,9 @@ def _sum_over_pixels(
     if d < c and stride == 1:  # the smaller side makes the patches
         turned = _sum_over_pixels(grad, taps, 1, _full(taps, padding), image)
         return turned[::-1, ::-1].swapaxes(2, 3)
-    image, places = pad(image, padding), list(np.ndindex(kh, kw))
-    if n * h * w <= NUM_PIXELS:
-        patches = _patches(image, places, h, w, stride)
-        return jnp.einsum("nhwtc,nhwd->tcd", patches, grad).reshape(kh, kw, c, d)
-    rows = _divisor_near(h, NUM_PIXELS / (n * w))
-    columns = _divisor_near(w, NUM_PIXELS / (n * rows))
+    image = pad(image, padding)
+    rows = _divisor_near(h, FEW_PIXELS / (n * w))
+    columns = _divisor_near(w, FEW_PIXELS / (n * rows))
     window = (n, (rows - 1) * stride + kh, (columns - 1) * stride + kw, c)
     devices = math.gcd(n, jax.device_count())
     matrix = (devices, n // devices * rows * columns, -1)
@@ -149,7 +144,8 @@ def _sum_over_pixels(
     def add(sums, start):
         top, left = start
         part = lax.dynamic_slice(image, (0, top * stride, left * stride, 0), window)
-        patches = _patches(part, places, rows, columns, stride).reshape(matrix)
+        seen = [tap(part, i, j, rows, columns, stride) for i, j in np.ndindex(kh, kw)]
+        patches = jnp.stack(seen, axis=3).reshape(matrix)
         part = lax.dynamic_slice(grad, (0, top, left, 0), (n, rows, columns, d))
         return sums + jnp.einsum("gpd,gpk->gdk", part.reshape(matrix), patches), None
 
@@ -157,11 +153,6 @@ def _sum_over_pixels(
     zeros = jnp.zeros((devices, d, kh * kw * c), image.dtype)
     sums, _ = lax.scan(add, zeros, np.array(list(starts), np.int32))
     return sums.sum(0).T.reshape(kh, kw, c, d)
-
-
-def _patches(image, places, h: int, w: int, stride: int = 1) -> Array:
-    """What the taps at some places see: [N, h, w, taps, C]."""
-    return jnp.stack([tap(image, i, j, h, w, stride) for i, j in places], axis=3)
 
 
 def _divisor_near(size: int, wanted: float) -> int:
