@@ -94,18 +94,26 @@ def summarize(blocks: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def step(options: argparse.Namespace) -> dict:
-    """The train step, alone or against the twin."""
+    """The train step, alone or against the twin, on one batch or on files."""
     run = benchmark_twin.without_chance(read_config(options))
     program = benchmark_step.make_program(run, benchmark_step.HFLIP)
     batch = benchmark_step.make_batch(program)
+    files = None
+    if options.batches:
+        import benchmark_files  # it needs grain
+
+        files = benchmark_files.open_files(run)
     with contextlib.ExitStack() as stack:
         rungs, extra = {}, {"versions": {}}
         if options.against:
-            twin, extra = _open_twin(options, run, batch, stack)
+            twin, extra = _open_twin(options, run, batch, stack, files)
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
         ours = benchmark_step.Ours(program, batch)
         precision = backend.resolve_precision(run.train.precision)
-        blocks = measure({f"jaxseg {precision}": ours.run} | rungs, options.pairs)
+        own = {f"jaxseg {precision}": ours.run}
+        if files:
+            own = {"jaxseg, from files": files.contestant(ours)} | own
+        blocks = measure(own | rungs, options.pairs)
     need = memory.need_of(ours.compiled)
     facts = {
         "parameters": ours.num_parameters,
@@ -118,7 +126,7 @@ def step(options: argparse.Namespace) -> dict:
     return result | summarize(blocks) | facts | extra
 
 
-def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack):
+def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack, files):
     """The child process, and what is to be known of it: it trains the same network."""
     name = benchmark_twin.twin_of(run)
     plain = dataclasses.replace(run.train, precision="float32")
@@ -126,11 +134,11 @@ def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack):
     ours = benchmark_step.Ours(program, batch)
     weights = benchmark_twin.port_weights(name, ours.weights())
     batch = batch | {"shares": np.float32(program.shares)}
-    twin = stack.enter_context(
-        benchmark_twin.open_twin(
-            options.torch_python, name, weights, batch, compiled=options.compiled
-        )
+    listing = files and files.listing_for(batch)
+    opened = benchmark_twin.open_twin(
+        options.torch_python, name, weights, batch, options.compiled, listing
     )
+    twin = stack.enter_context(opened)
     traces = {"jaxseg": ours.trace(options.trace), "PyTorch": twin.trace(options.trace)}
     for side, losses in traces.items():
         print(f"- losses of {side:7} {' '.join(f'{loss:.6f}' for loss in losses)}")
@@ -256,6 +264,9 @@ def make_parser() -> argparse.ArgumentParser:
         command_line.add_config_argument(command)
     train.add_argument("--against", choices=("torch",), help="the other side, if any")
     train.add_argument(
+        "--batches", choices=("files",), help="of the config, instead of noise"
+    )
+    train.add_argument(
         "--torch-python",
         default=sys.executable,
         metavar="PATH",
@@ -321,7 +332,16 @@ def main(arguments: list[str]) -> None:
 
 def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
-    names = ("config", "against", "memory", "device", "batch", "size", "precision")
+    names = (
+        "config",
+        "against",
+        "batches",
+        "memory",
+        "device",
+        "batch",
+        "size",
+        "precision",
+    )
     given = {name: value for name, value in vars(options).items() if name in names}
     return [f"--{name} {value}" for name, value in given.items() if value]
 

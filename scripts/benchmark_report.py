@@ -25,7 +25,10 @@ METHODS = {
     "segmentation_models.pytorch where they have it, in a process of its own with as "
     "many threads, never at the same time. Before the timing both train in float32 "
     "from the same weights, and their losses have to agree. On CPU jaxseg keeps freed "
-    "memory from step to step, as `train.py` does.",
+    "memory from step to step, as `train.py` does. With `--batches files` the batches "
+    "are the training part of the config, shuffled: jaxseg's come out of its cache, "
+    "decoded before the first step; PyTorch's are opened, resized and flipped by "
+    "Pillow and NumPy in as many workers of a DataLoader as there are cores.",
     "augment": "The step of jaxseg alone, as above, with other augmentations. The "
     "ratio is how many times as long a step takes with them.",
     "plan": "What the compiler lays out for a train step on one device, before it is "

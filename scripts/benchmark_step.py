@@ -170,7 +170,8 @@ class Ours:
     def __init__(self, program: Program, batch: Arrays):
         places = parallel.shardings_of(program.state)
         self.state = jax.jit(program.init, out_shardings=places)()
-        self.inputs = parallel.put_steps([batch], program.mesh)
+        self.mesh = program.mesh
+        self.inputs = parallel.put_steps([batch], self.mesh)
         lowered, started = program.lower(), time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - started
@@ -182,17 +183,18 @@ class Ours:
 
     def trace(self, steps: int) -> list[float]:
         """Losses of the next steps."""
-        return [float(self._advance()["loss"][0]) for _ in range(steps)]
+        return [float(self.advance()["loss"][0]) for _ in range(steps)]
 
     def run(self, steps: int) -> float:
         """Seconds of all steps together; waits for the device once."""
         started = time.perf_counter()
         for _ in range(steps):
-            logs = self._advance()
+            logs = self.advance()
         logs["loss"].block_until_ready()
         return time.perf_counter() - started
 
-    def _advance(self) -> dict:
+    def advance(self) -> dict:
+        """One step; its logs, which may not be there yet."""
         self.state, logs = self.compiled(self.state, {}, self.inputs)
         return logs
 

@@ -132,13 +132,19 @@ class Twin:
 
 @contextlib.contextmanager
 def open_twin(
-    python: str, twin: str, weights: Arrays, batch: Arrays, *, compiled: bool
+    python: str,
+    twin: str,
+    weights: Arrays,
+    batch: Arrays,
+    compiled: bool,
+    listing: dict | None = None,
 ) -> Iterator[Twin]:
     """The twin with those weights; its process ends with the block.
 
     Args:
       twin: from `twin_of`.
       weights: from `port_weights`.
+      listing: from `benchmark_files.Files`, to read batches from in the timing.
 
     Raises:
       InputError: jax does not run on a CPU, or that Python lacks what it needs.
@@ -151,6 +157,9 @@ def open_twin(
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "weights.npz", **weights)
         np.savez(Path(folder) / "batch.npz", **batch)
+        if listing:
+            text = json.dumps(listing)
+            (Path(folder) / "files.json").write_text(text, encoding="utf-8")
         try:
             process = subprocess.Popen(
                 [python, str(TWIN), twin, folder, "--threads", threads, *faster],
@@ -168,8 +177,8 @@ def open_twin(
 def _no_torch(found: str) -> InputError:
     fix = "--torch-python PATH/bin/python of an environment with them"
     return InputError(
-        "a Python with torch and numpy, and for these networks torchvision, timm and "
-        "segmentation-models-pytorch",
+        "a Python with torch, numpy and Pillow, and for these networks torchvision, "
+        "timm and segmentation-models-pytorch",
         found,
         fix,
     )

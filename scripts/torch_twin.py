@@ -2,10 +2,12 @@
 
     PYTHON scripts/torch_twin.py 'smp resnet34' FOLDER --threads 2
 
-A child process: it needs torch, numpy and the library that it takes the network from,
-and never imports jaxseg. FOLDER holds weights.npz (parameters by their names in the
-state dict) and batch.npz (`image` [N, H, W, 3] uint8 with `mask` [N, H, W], `label` [N]
-or the targets of SegDecNet). It speaks JSON, a line each:
+A child process: it needs torch, numpy, Pillow and the library that it takes the network
+from, and never imports jaxseg. FOLDER holds weights.npz (parameters by their names in
+the state dict) and batch.npz (`image` [N, H, W, 3] uint8 with `mask` [N, H, W], `label`
+[N] or the targets of SegDecNet). With files.json (`images`, `labels` and perhaps
+`masks`, the `size` and `batch_size` of batches) every rung reads these files, through a
+DataLoader. It speaks JSON, a line each:
 
     at the start         -> {"rungs": ["float32 channels_last", ...], "versions": ...}
     {"trace": 5}         -> {"losses": [...]}   steps in float32, nothing flipped
@@ -14,14 +16,18 @@ or the targets of SegDecNet). It speaks JSON, a line each:
 """
 
 import argparse
+import copy
 import importlib.metadata
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.Image import Resampling
 from torch import nn
 from torch.nn import functional as F
 from torch_networks import make_network
@@ -64,6 +70,12 @@ class Step:
         self.bfloat16 = bfloat16
         self.loss = torch.compile(self._loss) if compiled else self._loss
 
+    def from_batches(self, batches: Iterator[dict[str, torch.Tensor]]) -> "Step":
+        """The same step on batches that come flipped."""
+        step = copy.copy(self)
+        step._flip = lambda: next(batches)
+        return step
+
     def __call__(self) -> torch.Tensor:
         """One update; the loss before it."""
         loss = self.loss(self._flip())
@@ -101,6 +113,43 @@ class Step:
                 mine = chosen.view(-1, *[1] * (x.ndim - 1))
                 flipped[name] = torch.where(mine, x.flip(2), x)
         return flipped
+
+
+class Files(torch.utils.data.Dataset):
+    """Images with their masks or labels: opened, resized and flipped every time."""
+
+    def __init__(self, listing: dict):
+        self.listing = listing
+
+    def __len__(self) -> int:
+        return len(self.listing["images"])
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        item = {"image": self._read("images", k, "RGB", Resampling.BILINEAR)}
+        if "masks" in self.listing:
+            item["mask"] = self._read("masks", k, "L", Resampling.NEAREST) > 0
+        if torch.rand(()) < HFLIP:
+            item = {name: array[:, ::-1].copy() for name, array in item.items()}
+        return item | {"label": self.listing["labels"][k]}
+
+    def _read(self, name: str, k: int, mode: str, resampling) -> np.ndarray:
+        height, width = self.listing["size"]
+        with Image.open(self.listing[name][k]) as image:
+            return np.asarray(image.convert(mode).resize((width, height), resampling))
+
+
+def read_batches(listing: dict, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Shuffled batches, epoch after epoch."""
+    loader = torch.utils.data.DataLoader(
+        Files(listing),
+        batch_size=listing["batch_size"],
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+    )
+    while True:
+        yield from loader
 
 
 def trace_losses(model: str, weights, batch, steps: int) -> list[float]:
@@ -142,6 +191,14 @@ def serve(model: str, folder: Path, *, compiled: bool) -> None:
     weights = dict(np.load(folder / "weights.npz"))
     batch = dict(np.load(folder / "batch.npz"))
     rungs = make_rungs(model, weights, batch, compiled=compiled)
+    files = folder / "files.json"
+    if files.is_file():
+        workers = torch.get_num_threads()
+        batches = read_batches(json.loads(files.read_text("utf-8")), workers)
+        rungs = {
+            f"{name}, DataLoader of {workers}": step.from_batches(batches)
+            for name, step in rungs.items()
+        }
     versions = {"torch": torch.__version__, "torch_python": sys.version.split()[0]}
     library = model.partition(" ")[0]
     if model != library:

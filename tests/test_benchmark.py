@@ -150,7 +150,7 @@ def test_another_network_is_not_timed(theirs):
 
 def test_a_python_without_torch_is_refused():
     with (
-        pytest.raises(InputError, match="a Python with torch and numpy"),
+        pytest.raises(InputError, match="a Python with torch, numpy and Pillow"),
         benchmark_twin.open_twin("/nowhere/python", "unet", {}, {}, compiled=False),
     ):
         pass
