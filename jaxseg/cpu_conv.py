@@ -48,6 +48,10 @@ def _conv_forward(image, kernel, stride, padding):
 
 def _conv_backward(stride, padding, saved, grad):
     image, kernel = saved
+    if stride == 1 and _has_few_pixels(image, kernel):
+        by_rows = functools.partial(_row_by_row, padding=padding)
+        image_grad, rows = jax.vjp(by_rows, image, list(kernel))[1](grad)
+        return image_grad, jnp.stack(rows)
     return (
         _image_gradient(image, kernel, stride, padding, grad),
         _kernel_gradient(image, kernel, stride, padding, grad),
@@ -119,17 +123,11 @@ def _image_gradient(image, kernel, stride, padding, grad):
     if stride > 1:
         dense = functools.partial(_space_to_depth_conv, stride=stride, padding=padding)
         return jax.vjp(lambda image: dense(image, kernel), image)[1](grad)[0]
-    if _has_few_pixels(image, kernel):
-        by_rows = functools.partial(_row_by_row, kernel=list(kernel), padding=padding)
-        return jax.vjp(by_rows, image)[1](grad)[0]
     full = _full(kernel.shape, padding)
     return plain_conv(grad, kernel[::-1, ::-1].swapaxes(2, 3), 1, full)
 
 
 def _kernel_gradient(image, kernel, stride, padding, grad):
-    if stride == 1 and _has_few_pixels(image, kernel):
-        by_rows = functools.partial(_row_by_row, image, padding=padding)
-        return jnp.stack(jax.vjp(by_rows, list(kernel))[1](grad)[0])
     if image.dtype != jnp.bfloat16:
         return _sum_over_pixels(image, kernel.shape[:2], stride, padding, grad)
     # In bfloat16 oneDNN's convolution is faster.

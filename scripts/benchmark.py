@@ -315,7 +315,7 @@ def main(arguments: list[str]) -> None:
     result = options.run(options)
     others = (seconds_of_others() - others) / (time.perf_counter() - started)
     machine = describe_machine(result.pop("versions", {}), others / os.cpu_count())
-    command = " ".join([options.kind, *settings(options), *overrides])
+    command = " ".join([options.kind, *settings(options)])
     record = {"kind": options.kind, "command": command, "machine": machine} | result
     columns, *rows = make_table(record)
     table = Table(*columns, title=record["what"])
@@ -332,18 +332,11 @@ def main(arguments: list[str]) -> None:
 
 def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
-    names = (
-        "config",
-        "against",
-        "batches",
-        "memory",
-        "device",
-        "batch",
-        "size",
-        "precision",
-    )
-    given = {name: value for name, value in vars(options).items() if name in names}
-    return [f"--{name} {value}" for name, value in given.items() if value]
+    names = ("config", "against", "batches", "memory", "device", "batch", "size")
+    given = [(name, getattr(options, name, None)) for name in (*names, "precision")]
+    paths = ("data.dir=", "data.cache_dir=")
+    changes = [text for text in options.overrides if not text.startswith(paths)]
+    return [f"--{name} {value}" for name, value in given if value] + changes
 
 
 if __name__ == "__main__":

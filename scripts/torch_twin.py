@@ -135,7 +135,7 @@ class Files(torch.utils.data.Dataset):
     def _read(self, name: str, k: int, mode: str, resampling) -> np.ndarray:
         height, width = self.listing["size"]
         with Image.open(self.listing[name][k]) as image:
-            return np.asarray(image.convert(mode).resize((width, height), resampling))
+            return np.array(image.convert(mode).resize((width, height), resampling))
 
 
 def read_batches(listing: dict, workers: int) -> Iterator[dict[str, torch.Tensor]]:
