@@ -30,8 +30,9 @@ def keep_memory() -> None:
 
     XLA:CPU asks for the buffers of a step anew in every call, and glibc gives what is
     larger than 32 MB back to the system at once, from where it comes back zeroed, page
-    by page: a fifth of the step of a ResNet-34 U-Net. Other C libraries stay as they
-    are.
+    by page: a fifth of the step of a ResNet-34 U-Net. The price is memory: small arrays
+    settle in the gap that a step leaves, the next one lies beside it, and what a step
+    takes (`memory.Need.added`) is held twice. Other C libraries stay as they are.
     """
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # <malloc.h>
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
