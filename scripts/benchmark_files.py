@@ -19,8 +19,8 @@ from jaxseg.config import Run
 from jaxseg.data.pipeline import HostBatch, TrainLoader
 from jaxseg.errors import InputError
 from jaxseg.experiment import build_experiment
+from jaxseg.loop import CALLS_AHEAD
 
-IN_FLIGHT = 2  # steps that the host is ahead of the device, as in the train loop
 ENDLESS = 1_000_000  # steps
 
 
@@ -94,7 +94,7 @@ class _FromFiles:
             chosen = {name: given[name] for name in one_batch}
             self._ours.inputs = parallel.put_steps([chosen], self._ours.mesh)
             self._in_flight.append((batch, self._ours.advance()))
-            self._give_back(keep=IN_FLIGHT)
+            self._give_back(keep=CALLS_AHEAD)
         self._give_back(keep=0)
         self._ours.inputs = one_batch
         return time.perf_counter() - started
