@@ -19,12 +19,12 @@ HEAVIEST = 10
 KINDS = {
     "host transfers": r"memcpyh2d|memcpyd2h|infeed|outfeed|send|recv",
     "collectives": r"all-|reduce-scatter|collective|nccl",
-    "convolutions": r"conv(?!ert)|cudnn|onednn",
+    "convolutions": r"conv(?!ert)|cudnn",
     "matrix products": r"dot|gemm|matmul",
     "transposes and copies": r"transpose|copy|memcpyd2d",
     "everything else": "",
 }
-_OPERATION = re.compile(r"[a-z][\w.\-]*|Memcpy\w+")  # else the runtime's own events
+_OPERATION = re.compile(r"[a-z][\w.\-$]*|Memcpy\w+")  # else the runtime's own events
 
 
 class Profiler:
@@ -100,6 +100,11 @@ def kind_of(name: str) -> str:
     return next(kind for kind, rule in KINDS.items() if re.search(rule, lowered))
 
 
+def is_operation(name: str) -> bool:
+    """Whether an event of a trace is an operation of the compiled program."""
+    return _OPERATION.fullmatch(name) is not None
+
+
 def _events(path: Path) -> Iterator[tuple[str, float]]:
     """Of the devices; XLA's threads are the device of a CPU."""
     planes = jax.profiler.ProfileData.from_file(str(path)).planes
@@ -116,5 +121,5 @@ def _events(path: Path) -> Iterator[tuple[str, float]]:
 
 def _operations(line) -> Iterator[tuple[str, float]]:
     for event in line.events:
-        if _OPERATION.fullmatch(event.name):
+        if is_operation(event.name):
             yield event.name, event.duration_ns / 1e9

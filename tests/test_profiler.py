@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxseg.profiler import Profiler, kind_of, summarize
+from jaxseg.profiler import Profiler, is_operation, kind_of, summarize
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from jaxseg.profiler import Profiler, kind_of, summarize
         ("convolution.5", "convolutions"),
         ("cudnn-conv-bw-filter.3", "convolutions"),
         ("convert_fusion.1", "everything else"),
+        ("custom-call.2__onednn$convolution", "convolutions"),
+        ("custom-call.11.clone__onednn$matmul", "matrix products"),
         ("dot.2", "matrix products"),
         ("transpose_fusion", "transposes and copies"),
         ("copy.12", "transposes and copies"),
@@ -26,6 +28,14 @@ from jaxseg.profiler import Profiler, kind_of, summarize
 )
 def test_an_operation_is_of_a_kind(name, kind):
     assert kind_of(name) == kind
+
+
+def test_events_of_the_runtime_are_no_operations():
+    assert is_operation("custom-call.11.clone__onednn$matmul")
+    assert is_operation("dot.84")
+    assert is_operation("MemcpyD2H")
+    assert not is_operation("ThunkExecutor::Execute")
+    assert not is_operation("end: dot.84")
 
 
 def test_a_summary_by_hand():
