@@ -187,7 +187,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
         },
         upload=partial(_upload, data, mesh) if data.on_device else dict,
         abstract_state=state,
-        init=_compile_init(init, state),
+        init=parallel.compile_init(init, state),
         load_start=functools.cache(
             lambda: load_start(run.model, run.data, plan.variables)
         ),
@@ -296,14 +296,6 @@ def _make_init(
         seed=run.seed,
         use_ema=run.train.ema_decay is not None,
     )
-
-
-def _compile_init(init: Callable[[], TrainState], state: TrainState) -> Callable:
-    # XLA:CPU spends a second per kernel shape on optimising the random generator.
-    on_cpu = jax.default_backend() == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    places = parallel.shardings_of(state)
-    return jax.jit(init, out_shardings=places, compiler_options=options)
 
 
 def _make_train_step(

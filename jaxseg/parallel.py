@@ -197,6 +197,15 @@ def _cut(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
 
 
+def compile_init(init: Callable[[], TrainState], placed: TrainState) -> Callable:
+    """`() -> state`, compiled, its arrays where `place_state` has them."""
+    # XLA:CPU spends a second per kernel shape on optimising the random generator.
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    places = shardings_of(placed)
+    return jax.jit(init, out_shardings=places, compiler_options=options)
+
+
 def compile_train_call(call: Callable, mesh: Mesh, placed: TrainState) -> Callable:
     """`(state, data, inputs) -> (state, logs)`, compiled; the old state is given up.
 

@@ -168,8 +168,7 @@ class Ours:
     """
 
     def __init__(self, program: Program, batch: Arrays):
-        places = parallel.shardings_of(program.state)
-        self.state = jax.jit(program.init, out_shardings=places)()
+        self.state = parallel.compile_init(program.init, program.state)()
         self.mesh = program.mesh
         self.inputs = parallel.put_steps([batch], self.mesh)
         lowered, started = program.lower(), time.perf_counter()
