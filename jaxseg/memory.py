@@ -50,8 +50,7 @@ def need_of(compiled: jax.stages.Compiled) -> Need | None:
 def free_bytes() -> int | None:
     """What a program may still take of each device, or of the memory beside a CPU.
 
-    There it is half of what is free: `backend.keep_memory` has what a step takes held
-    twice. None where it is not known.
+    None where it is not known.
     """
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
@@ -62,4 +61,4 @@ def free_bytes() -> int | None:
         return None
     entries = dict(line.split(":") for line in info.read_text().splitlines())
     kilobytes = int(entries["MemAvailable"].split()[0])
-    return kilobytes * 1024 // 2 // jax.local_device_count()
+    return kilobytes * 1024 // jax.local_device_count()

@@ -310,7 +310,6 @@ def main(arguments: list[str]) -> None:
         write_report(DOCS)
         return
     options.overrides = overrides
-    backend.keep_memory()  # as train.py does
     started, others = time.perf_counter(), seconds_of_others()
     result = options.run(options)
     others = (seconds_of_others() - others) / (time.perf_counter() - started)

@@ -24,8 +24,8 @@ METHODS = {
     "dropout. PyTorch trains the same network, from torchvision, timm or "
     "segmentation_models.pytorch where they have it, in a process of its own with as "
     "many threads, never at the same time. Before the timing both train in float32 "
-    "from the same weights, and their losses have to agree. On CPU jaxseg keeps freed "
-    "memory from step to step, as `train.py` does. With `--batches files` the batches "
+    "from the same weights, and their losses have to agree. Both have pages of 2 MB "
+    "where Linux has them. With `--batches files` the batches "
     "are the training part of the config, shuffled: jaxseg's come out of its cache, "
     "decoded before the first step; PyTorch's are opened, resized and flipped by "
     "Pillow and NumPy in as many workers of a DataLoader as there are cores.",

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import command_line
 
-from jaxseg import backend
 from jaxseg.errors import InputError
 
 
@@ -70,7 +69,6 @@ def run(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
     options = make_parser().parse_args(plain)
     refuse_contradictions(options)
-    backend.keep_memory()
     environment = dict(os.environ)
     if options.parallel:
         os.environ["JAX_PLATFORMS"] = "cpu"  # the devices are for the runs

@@ -30,8 +30,8 @@ def test_a_step_is_refused_for_what_it_adds_to_its_inputs():
     misfits.refuse_large_step(None, 1, batch_size=16)
 
 
-def test_the_devices_of_a_cpu_share_half_of_what_is_free():
+def test_the_devices_of_a_cpu_share_what_is_free():
     free = memory.free_bytes()
     first, *_ = Path("/proc/meminfo").read_text().splitlines()  # MemTotal: ... kB
     total = int(first.split()[1]) * 1024
-    assert 0 < 2 * free * jax.local_device_count() <= total
+    assert 0 < free * jax.local_device_count() <= total
