@@ -339,4 +339,5 @@ def settings(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
+    backend.use_huge_pages()
     command_line.main(main)

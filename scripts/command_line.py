@@ -1,7 +1,6 @@
 """What all scripts share: reading a config with overrides, and ending with a message.
 
-`main` sets what jax and the C library read when they start; scripts import what needs
-jax inside their function.
+`main` sets the XLA flags; scripts import what needs jax inside their function.
 """
 
 import argparse
@@ -28,7 +27,6 @@ EXIT_SECONDS = "JAXSEG_EXIT_SECONDS"
 
 def main(run: Callable[[list[str]], None]) -> None:
     """Runs a script's function; an `InputError` is printed without a traceback."""
-    backend.use_huge_pages()
     backend.set_xla_flags()
     # There orbax prints the tracebacks of its threads, and raises the errors as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import command_line
 
+from jaxseg import backend
 from jaxseg.errors import InputError
 
 
@@ -131,4 +132,5 @@ def make_pool(options: argparse.Namespace, overrides: list[str], environment: di
 
 
 if __name__ == "__main__":
+    backend.use_huge_pages()
     command_line.main(run)
