@@ -59,7 +59,7 @@ def open_mesh(device: str, batch_size: int) -> Mesh:
 
 
 def plan(run: Run, mesh: Mesh, limit: int) -> dict[str, dict]:
-    """Of every lever the need at the batch of the config, and the largest batch.
+    """Of the levers that fit the batch of the config the need, and the largest batch.
 
     Args:
       limit: bytes of a device.
@@ -70,8 +70,14 @@ def plan(run: Run, mesh: Mesh, limit: int) -> dict[str, dict]:
     return {
         name: _pull(run, keys, mesh, limit)
         for name, keys in LEVERS.items()
-        if mesh.size > 1 or "shard_optimizer" not in keys
+        if (mesh.size > 1 or "shard_optimizer" not in keys)
+        and run.train.batch_size % _smallest_batch(keys, mesh) == 0
     }
+
+
+def _smallest_batch(keys: dict, mesh: Mesh) -> int:
+    """Batches are multiples of it."""
+    return mesh.size * keys.get("accumulate", 1)
 
 
 def _pull(run: Run, keys: dict, mesh: Mesh, limit: int) -> dict:
@@ -81,7 +87,7 @@ def _pull(run: Run, keys: dict, mesh: Mesh, limit: int) -> dict:
         for batch in (count, 2 * count)
     )
     per_image = (large - small) / count
-    step = mesh.size * keys.get("accumulate", 1)  # batches are multiples of it
+    step = _smallest_batch(keys, mesh)
     largest = count + (limit - small) / per_image
     return {
         "gigabytes": small / 1e9,
