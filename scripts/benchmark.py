@@ -4,6 +4,7 @@
     python scripts/benchmark.py augment --config configs/folder_segmentation.py
     python scripts/benchmark.py plan --config configs/speedlines.py --memory 24
     python scripts/benchmark.py scale --config configs/speedlines.py
+    python scripts/benchmark.py forecast --config configs/sdnet.py --images 56092
     python scripts/benchmark.py ops
     python scripts/benchmark.py input
     python scripts/benchmark.py start --config configs/quickstart.py
@@ -203,6 +204,18 @@ def scale(options: argparse.Namespace) -> dict:
     return {"what": title, "devices": benchmark_scale.predict(run)}
 
 
+def forecast(options: argparse.Namespace) -> dict:
+    """A training from files to the final metric on one H200, mostly predicted."""
+    import benchmark_forecast
+
+    run = read_config(options)
+    faster = dataclasses.replace(run.train, precision="bfloat16")
+    run = dataclasses.replace(run, train=faster)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = benchmark_forecast.forecast(run, options.images, Path(folder))
+    return {"what": _title(options, run, f"{options.images:,} images"), "parts": parts}
+
+
 def operations(options: argparse.Namespace) -> dict:
     """Every operation of jaxseg against XLA's plain form."""
     import benchmark_ops
@@ -256,11 +269,12 @@ def make_parser() -> argparse.ArgumentParser:
     changes = add_command("augment", "what augmentation costs in a step", augment)
     needs = add_command("plan", "memory of a step, and the largest batches", plan)
     many = add_command("scale", "many devices, predicted", scale)
+    whole = add_command("forecast", "a whole training, mostly predicted", forecast)
     single = add_command("ops", "operations against XLA's plain forms", operations)
     images = add_command("input", "images per second on one core", read_input)
     run = add_command("start", "imports and the time to the first step", start)
     add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
-    for command in (train, changes, needs, many, run):
+    for command in (train, changes, needs, many, whole, run):
         command_line.add_config_argument(command)
     train.add_argument("--against", choices=("torch",), help="the other side, if any")
     train.add_argument(
@@ -285,6 +299,7 @@ def make_parser() -> argparse.ArgumentParser:
     needs.add_argument(
         "--measure", action="store_true", help="also run a step as it is, and measure"
     )
+    add_number(whole, "--images", 56_092, "of the whole set")
     add_number(single, "--batch", 8, "images")
     single.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32"
@@ -293,7 +308,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_number(images, "--batch", 64, "images")
     for command in (train, changes, single, images):
         add_number(command, "--pairs", 9, "blocks of each")
-    for command in (train, changes, needs, many, single, images, run):
+    for command in (train, changes, needs, many, whole, single, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )
@@ -331,8 +346,9 @@ def main(arguments: list[str]) -> None:
 
 def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
-    names = ("config", "against", "batches", "memory", "device", "batch", "size")
-    given = [(name, getattr(options, name, None)) for name in (*names, "precision")]
+    names = ("config", "against", "batches", "memory", "device", "images")
+    names += ("batch", "size", "precision")
+    given = [(name, getattr(options, name, None)) for name in names]
     paths = ("data.dir=", "data.cache_dir=")
     changes = [text for text in options.overrides if not text.startswith(paths)]
     return [f"--{name} {value}" for name, value in given if value] + changes

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import benchmark  # noqa: E402
+import benchmark_forecast  # noqa: E402
 import benchmark_ops  # noqa: E402
 import benchmark_plan  # noqa: E402
 import benchmark_report  # noqa: E402
@@ -276,6 +278,10 @@ def test_a_plan_extends_a_straight_line_to_the_memory_of_a_device(monkeypatch):
     assert plain["megabytes_per_image"] == pytest.approx(3)
     assert plain["largest_batch"] == 8 * 29  # (100 - 12) / 3 = 29.3 on each
     assert accumulated["largest_batch"] == 8 * 58
+    alone = config("quickstart", "train.batch_size=8")  # one for each device
+    rows = benchmark_plan.plan(alone, benchmark_plan.open_mesh("", 8), int(100e6))
+    assert "as it is" in rows
+    assert "train.accumulate=2" not in rows
 
 
 def test_tpus_without_libtpu_are_refused():
@@ -298,6 +304,41 @@ def test_many_devices_by_hand(monkeypatch):
     entry = record(kind="scale", devices=rows)
     row = benchmark_report.make_table(entry)[2]
     assert row == ("64 x H200", "1.00", "1.88", "35%", "53%")
+
+
+def test_a_forecast_by_hand():
+    """1,000 images: 650 to train on, 150 to validate, 200 to test."""
+    run = config("sdnet", "train.epochs=10", "train.batch_size=10")
+    seconds = {"check": 0.016, "copy": 0.001, "decode": 0.032}
+    operations = 10 * 1e-3 * 0.4 * 989e12  # of 10 images: 1 ms each
+    parts = benchmark_forecast.assemble(run, 1000, seconds, operations)
+    assert {name: part for name, (part, _) in parts.items()} == pytest.approx(
+        {
+            "check the files": 1.0,
+            "copy them into records": 1.0,
+            "decode them": 2.0,
+            "upload": 650 * 256 * 256 * 3 / 25e9,
+            "10 epochs": 10 * (0.650 + 0.050),
+            "test": 0.350 / 3,
+            "all": 11 + 0.350 / 3 + 650 * 256 * 256 * 3 / 25e9,
+        }
+    )
+    entry = record(kind="forecast", parts=parts)
+    assert ("10 epochs", "7.0", "predicted, 0.70 s each, 1,000 images/s") in (
+        benchmark_report.make_table(entry)
+    )
+
+
+def test_files_are_measured_by_the_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_forecast, "PHOTOS", 2)
+    monkeypatch.setattr(benchmark_forecast, "COPIES", 2)
+    started = time.perf_counter()
+    laps = benchmark_forecast.measure_files(tmp_path, (32, 32), 3)
+    assert set(laps) == {"check", "copy", "decode"}
+    num_images = len([*tmp_path.glob("images/*/*.jpg")])
+    whole = time.perf_counter() - started
+    assert num_images * sum(laps.values()) <= whole
+    assert min(laps.values()) > 0
 
 
 def test_the_parameters_of_a_step_are_those_of_the_network():
