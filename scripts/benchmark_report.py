@@ -44,7 +44,8 @@ METHODS = {
     "forecast": "A training from files to the final metric on one H200 with 16 cores. "
     "The work of the cores is measured here, on one of them and rendered photographs; "
     "the rest is predicted: steps as above, a forward pass at a third of a step, and "
-    "the pixels of the training part sent to the device at 25 GB/s.",
+    "the pixels of the training part sent to the device at 25 GB/s. A network that "
+    "waits for memory more than for arithmetic takes longer.",
     "ops": "Every operation of `jaxseg/ops.py` against the plain form that it equals, "
     "value and gradients, alone.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
