@@ -64,8 +64,9 @@ class Experiment:
       phases: the batches to train on, from the first epoch to the last.
       train_calls: by image size, compiled `(state, data, inputs) -> (state, logs)` that
         makes as many steps as `inputs` [K, ...] is long and gives up the old state.
-      upload: puts the training part in the memory of the devices, as `data`; it is {}
-        where batches bring their pixels.
+      upload: puts the training part in the memory of the devices, as `data`, when it is
+        decoded; it is {} where batches bring their pixels.
+      abstract_data: shapes and dtypes of it.
       abstract_state: shapes, dtypes and shardings of the state.
       init: makes a state of random weights, on the devices.
       load_start: reads the weights to start from, once; None without any.
@@ -86,6 +87,7 @@ class Experiment:
     phases: tuple[Phase, ...]
     train_calls: Mapping[tuple[int, int], Callable]
     upload: Callable[[], dict[str, Array]]
+    abstract_data: dict[str, jax.ShapeDtypeStruct]
     abstract_state: TrainState
     init: Callable[[], TrainState]
     load_start: Callable[[], dict[str, Any] | None]
@@ -98,11 +100,11 @@ class Experiment:
         state, loaded = self.init(), self.load_start()
         return state if loaded is None else train_state.start_from(state, loaded)
 
-    def lower_call(self, phase: Phase, count: int, data: dict[str, Array]):
+    def lower_call(self, phase: Phase, count: int):
         """The program of `count` train steps of a phase, ready to be compiled."""
         call = self.train_calls[phase.size.image_size]
         inputs = self.abstract_inputs(phase, count)
-        return call.lower(self.abstract_state, data, inputs)
+        return call.lower(self.abstract_state, self.abstract_data, inputs)
 
     def abstract_inputs(self, phase: Phase, count: int) -> dict[str, Array]:
         """Shapes of what `count` train steps get: batches, and the wish to stop."""
@@ -138,6 +140,8 @@ class Experiment:
 
 def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     """Builds what the config names; nothing is trained and no run folder is touched.
+
+    Images may still be decoded in the background then: `Source.wait`.
 
     Args:
       split_file: an existing split.csv that stays in force; None splits anew.
@@ -186,6 +190,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
             for size, call in train_calls.items()
         },
         upload=partial(_upload, data, mesh) if data.on_device else dict,
+        abstract_data=_abstract_data(data),
         abstract_state=state,
         init=parallel.compile_init(init, state),
         load_start=functools.cache(
@@ -235,6 +240,13 @@ def _upload(data: _OpenData, mesh: Mesh) -> dict[str, Array]:
     return resident.upload(
         dataset.source, dataset.record_labels, train, data.hidden, mesh
     )
+
+
+def _abstract_data(data: _OpenData) -> dict[str, jax.ShapeDtypeStruct]:
+    if not data.on_device:
+        return {}
+    count = len(data.record_split.indices("train"))
+    return resident.abstract_data(data.dataset.source, count)
 
 
 def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:

@@ -18,7 +18,17 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import hosts, memory, metrics, misfits, optim, parallel, phases, train_state
+from jaxseg import (
+    hosts,
+    memory,
+    metrics,
+    misfits,
+    optim,
+    parallel,
+    phases,
+    resident,
+    train_state,
+)
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts, tally_decisions
@@ -104,16 +114,20 @@ class _Training:
         self.profiler = Profiler(workdir / "profile", steps)
         self.stopping = Stopping()
         self.step = int(self.state.step)
-        self.data = experiment.upload()
         self.compile_call = functools.cache(self._compile_call)
         self.val_loader = experiment.eval_loader("val")
-        self.previews = Previews(experiment, workdir / "previews")
+        self.workdir = workdir
+        self.data = self.previews = None  # until images are decoded
 
     def run_epochs(self) -> None:
         first_epoch = len(self.progress.history)  # its steps may be done
+        epochs = range(first_epoch, self.config.epochs)
+        if epochs and not self._is_stale:
+            self._make_ready(first_epoch)
         with self.stopping.listen():
-            for epoch in range(first_epoch, self.config.epochs):
-                if self._should_stop_early():
+            for epoch in epochs:
+                if self._is_stale:
+                    self._say_stale()
                     break
                 self._run_epoch(epoch)
                 if self.stopping.is_agreed:
@@ -141,6 +155,13 @@ class _Training:
         )
         return state, Progress(**progress)
 
+    def _make_ready(self, epoch: int) -> None:
+        """Compiles while images are decoded, then takes what it needs of them."""
+        self._plan_epoch(epoch)
+        self.experiment.dataset.source.wait()
+        self.data = self.experiment.upload()
+        self.previews = Previews(self.experiment, self.workdir / "previews")
+
     def _run_epoch(self, epoch: int) -> None:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
@@ -164,12 +185,9 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Steps to the end of the epoch; returns what they cost."""
-        phase = phases.phase_of(self.experiment.phases, epoch)
-        stop = phase.first_step_of(epoch + 1)
-        todo, most = stop - self.step, self.config.steps_per_call
-        sizes = [min(most, todo - done) for done in range(0, todo, most)]
-        calls = {size: self.compile_call(phase, size) for size in set(sizes)}
-        batches = phase.batches(self.step, stop)
+        phase, sizes, calls = self._plan_epoch(epoch)
+        todo = sum(sizes)
+        batches = phase.batches(self.step, self.step + todo)
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
@@ -199,6 +217,15 @@ class _Training:
             "input_wait": waited / seconds,
         }
 
+    def _plan_epoch(self, epoch: int) -> tuple[Phase, list[int], dict[int, Callable]]:
+        """Its phase, the steps of each call to its end, and the compiled calls."""
+        phase = phases.phase_of(self.experiment.phases, epoch)
+        todo = phase.first_step_of(epoch + 1) - self.step
+        most = self.config.steps_per_call
+        sizes = [min(most, todo - done) for done in range(0, todo, most)]
+        calls = {size: self.compile_call(phase, size) for size in set(sizes)}
+        return phase, sizes, calls
+
     def _give_back(self, in_flight: collections.deque, phase: Phase, keep: int) -> None:
         """Waits for all but the last `keep` calls and frees the buffers they read."""
         while len(in_flight) > keep:
@@ -210,15 +237,22 @@ class _Training:
     def _compile_call(self, phase: Phase, count: int) -> Callable:
         """So many train steps for one shape: they cannot be traced a second time."""
         started, size = time.monotonic(), phase.size
-        compiled = self.experiment.lower_call(phase, count, self.data).compile()
+        compiled = self.experiment.lower_call(phase, count).compile()
         shape = " x ".join(map(str, (size.batch_size, *size.image_size)))
         several = f"{count} train steps" if count > 1 else "train step"
         seconds = time.monotonic() - started
         need = memory.need_of(compiled)
         takes = f"; {need.total / 1e9:.2f} GB of memory" if need else ""
         console.print(f"- {several} for {shape} compiled in {seconds:.1f} s{takes}")
-        misfits.refuse_large_step(need, memory.free_bytes(), size.batch_size)
+        misfits.refuse_large_step(need, self._room(), size.batch_size)
         return compiled
+
+    def _room(self) -> int | None:
+        """Bytes that a step may add on each device, once the pixels are there."""
+        free = memory.free_bytes()
+        if free is None or self.data is not None:
+            return free
+        return free - resident.num_bytes(self.experiment.abstract_data)
 
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
         """Reads the losses of all but the last `keep` calls, which still run."""
@@ -303,15 +337,17 @@ class _Training:
         progress = dataclasses.asdict(self.progress)
         self.checkpoints.save(self.step, self.state, progress, score)
 
-    def _should_stop_early(self) -> bool:
+    @property
+    def _is_stale(self) -> bool:
+        """Whether to stop early."""
         patience = self.config.early_stop
-        if patience is None or self.progress.stale_epochs < patience:
-            return False
+        return patience is not None and self.progress.stale_epochs >= patience
+
+    def _say_stale(self) -> None:
         console.print(
             f"- stops early: {self.progress.stale_epochs} epochs without a better "
             f"val/{self.config.monitor} than {self.progress.best_text()}"
         )
-        return True
 
     def _stop_for_signal(self) -> None:
         self.progress.history = self.writer.history

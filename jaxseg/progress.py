@@ -1,5 +1,7 @@
 """Progress for people: a bar on a terminal, plain lines in a log file."""
 
+import atexit
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -17,6 +19,9 @@ T = TypeVar("T")
 
 console = Console(highlight=False, soft_wrap=True)
 _bars = Console(highlight=False, soft_wrap=True, stderr=True)
+_one_bar = threading.Lock()
+# A bar hides the cursor, and that of a background thread may not live to show it again.
+atexit.register(_bars.show_cursor)
 
 
 def silence() -> None:
@@ -29,19 +34,34 @@ def track(
 ) -> Iterator[T]:
     """Yields the items and shows how many of `total` have passed.
 
+    Beside a bar, from another thread, it says so in lines.
+
     Args:
       quiet: in a log file, says something only when it takes long.
     """
-    if not _bars.is_terminal:
+    if not _bars.is_terminal or not _one_bar.acquire(blocking=False):
         yield from _with_lines(items, total, description, quiet)
         return
+    try:
+        yield from _with_bar(items, total, description)
+    finally:
+        _one_bar.release()
+
+
+def _with_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_bars, transient=True) as bar:
+    # What is printed meanwhile goes above the bar, unless it goes to a file.
+    with Progress(
+        *columns,
+        console=_bars,
+        transient=True,
+        redirect_stdout=console.is_terminal,
+    ) as bar:
         yield from bar.track(items, total=total, description=description)
 
 

@@ -4,6 +4,8 @@ Uploaded once, whole on every device. What a batch consists of is decided on the
 ever; its pixels are gathered inside the compiled step.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,10 +42,7 @@ def choose(data: Data, source: Source, count: int, mesh: Mesh) -> tuple[bool, st
         )
     if mode not in ("auto", "device") or data.crop is not None:
         return False, ""
-    size = sum(
-        count * int(np.prod(shape)) * np.dtype(kind).itemsize
-        for shape, kind in source.decoder.fields().values()
-    )
+    size = num_bytes(abstract_data(source, count))
     stats = mesh.local_devices[0].memory_stats() or {}
     limit = stats.get("bytes_limit")  # None on CPU, where nothing is gained
     text = f"{size / 1e9:.2f} GB of training pixels"
@@ -61,6 +60,20 @@ def choose(data: Data, source: Source, count: int, mesh: Mesh) -> tuple[bool, st
     return False, ""
 
 
+def abstract_data(source: Source, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of what `upload` gives for `count` samples."""
+    fields = source.decoder.fields() | {"label": ((), np.int32)}
+    return {
+        name: jax.ShapeDtypeStruct((count, *shape), kind)
+        for name, (shape, kind) in fields.items()
+    }
+
+
+def num_bytes(data: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+    """How much memory the arrays take."""
+    return sum(x.size * x.dtype.itemsize for x in data.values())
+
+
 def upload(
     source: Source,
     labels: np.ndarray,
@@ -76,12 +89,12 @@ def upload(
     Returns:
       arrays [n, ...], whole on every device; `label` among them.
     """
-    fields = source.decoder.fields().items()
-    pixels = {k: np.empty((len(positions), *s), kind) for k, (s, kind) in fields}
+    arrays = abstract_data(source, len(positions)).items()
+    pixels = {name: np.empty(x.shape, x.dtype) for name, x in arrays}
     source.read(positions, pixels)
     if hidden is not None:
         pixels["mask"][hidden[positions]] = IGNORE
-    pixels["label"] = labels[positions].astype(np.int32)
+    pixels["label"][:] = labels[positions]
     return parallel.put_everywhere(pixels, mesh)
 
 

@@ -277,6 +277,8 @@ def _open(
         model, count = run_config.model, len(jax.tree.leaves(loaded))
         source = model.init or model.encoder_init or model.encoder_weights
         console.print(f"- starts from {count} arrays of {source}", markup=False)
+    if not hosts.is_alone():
+        built.dataset.source.wait()  # then the others find the images decoded
     return built
 
 
@@ -292,6 +294,7 @@ def _follow(run_config: Run, folder: Path, split_file: Path) -> Experiment:
     built = build_experiment(run_config, split_file)
     workdir.refuse_other_data(folder, built.dataset.content_hash)
     built.load_start()
+    built.dataset.source.wait()
     return built
 
 

@@ -89,15 +89,18 @@ def measure_files(
     checked, check_seconds = _timed(partial(check.check, listing, **options))
     many = replace(checked, records=checked.records * COPIES)
     records, copy_seconds = _timed(partial(prepare.prepare, many, folder))
-    decode = partial(
-        cache.open_source,
-        records,
-        cache.Decoder(size, channels, None),
-        content_hash=checked.content_hash,
-        cache_dir=folder,
-        mode="host",
-        workers=1,
-    )
+
+    def decode() -> None:
+        source, _ = cache.open_source(
+            records,
+            cache.Decoder(size, channels, None),
+            content_hash=checked.content_hash,
+            cache_dir=folder,
+            mode="host",
+            workers=1,
+        )
+        source.wait()
+
     _, decode_seconds = _timed(decode)
     return {
         "check": check_seconds / len(checked.records),

@@ -93,6 +93,7 @@ def _make_sources(folder: Path, size: int) -> tuple[cache.Source, cache.Source, 
         mode="host",
         workers=1,
     )
+    decoded.wait()
     print(f"- {len(records)} images; {note}")
     return cache.Streamed(records, decoder), decoded, len(records)
 

@@ -7,6 +7,8 @@ import io
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,7 +68,8 @@ def make_records(count=11):
     return records
 
 
-def open_mode(mode, folder, records=None, *, encoding=IDS, channels=3, size=SIZE):
+def begin(mode, folder, records=None, *, encoding=IDS, channels=3, size=SIZE):
+    """A source that may still be decoding, and the words on it."""
     return open_source(
         make_records() if records is None else records,
         Decoder(size, channels, encoding),
@@ -75,6 +78,12 @@ def open_mode(mode, folder, records=None, *, encoding=IDS, channels=3, size=SIZE
         mode=mode,
         workers=2,
     )
+
+
+def open_mode(*arguments, **options):
+    source, note = begin(*arguments, **options)
+    source.wait()
+    return source, note
 
 
 def epochs(source):
@@ -190,11 +199,61 @@ def test_two_resize_rules_live_side_by_side(tmp_path):
         assert out["image"].shape == (2, *size, 3)
 
 
+# Meanwhile.
+
+
+def test_a_source_is_there_before_its_pixels_and_reading_waits(tmp_path, monkeypatch):
+    may_decode, original = threading.Event(), Decoder.decode
+
+    def decode(self, record):
+        assert may_decode.wait(60)
+        return original(self, record)
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    source, _ = begin("host", tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(epochs, source)
+        assert not reading.done()
+        assert not list((tmp_path / "decoded").glob("*/image.npy"))
+        may_decode.set()
+        batches = reading.result(60)
+    monkeypatch.undo()
+    streamed, _ = open_mode("none", tmp_path)
+    for one, other in zip(batches, epochs(streamed), strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_what_goes_wrong_while_decoding_meets_every_reader(tmp_path):
+    broken = Records([{"image": b"not a picture", "mask": b""}] * 11)
+    source, _ = begin("host", tmp_path, broken)
+    for ask in (source.wait, source.wait, lambda: epochs(source)):
+        with pytest.raises(Exception, match="not an image"):
+            ask()
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_cache
+test_cache.Decoder.decode = lambda self, record: time.sleep(3600)
+test_cache.begin("host", Path(sys.argv[2]))
+"""
+
+
+def test_decoding_does_not_keep_a_program_from_ending(tmp_path):
+    command = [sys.executable, "-c", ENDLESS, os.path.dirname(__file__), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    source, _ = open_mode("host", tmp_path)
+    assert len(epochs(source)) == 10
+
+
 # Disks.
 
 
 def assert_nothing_left(folder):
-    left = [path.name for path in (folder / "decoded").iterdir()]
+    left = [path.name for path in (folder / "decoded").glob("*")]
     assert all(name.endswith(".lock") for name in left), left
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import jaxseg
 from jaxseg import backend, experiment, loop, parsing, run, train_state, writer
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
+from jaxseg.data.cache import Decoder
 from jaxseg.errors import InputError
 from jaxseg.report.previews import Previews
 from jaxseg.thresholds import Threshold
@@ -369,6 +371,34 @@ def test_the_step_is_traced_once_and_touches_no_host_memory(
     # One trace for the train step and one for the evaluation step.
     assert len(traces) == 2
     assert levels == ["disallow", "disallow"]
+
+
+@pytest.mark.parametrize("mode", ["host", "device"])
+def test_the_step_is_compiled_while_images_are_decoded(
+    tiny, tmp_path, monkeypatch, mode
+):
+    """No image is decoded before the step is compiled; the run ends all the same."""
+    _, record = tiny
+    data = record["data"] | dict(cache=mode, cache_dir=str(tmp_path / "cache"))
+    record = record | dict(data=data, train=record["train"] | dict(epochs=1))
+    is_compiled, original = threading.Event(), Decoder.decode
+
+    def decode(self, image):
+        assert is_compiled.wait(300)
+        return original(self, image)
+
+    compile_call = loop._Training._compile_call
+
+    def compile_and_say(*arguments):
+        compiled = compile_call(*arguments)
+        is_compiled.set()
+        return compiled
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    monkeypatch.setattr(loop._Training, "_compile_call", compile_and_say)
+    built = experiment.build_experiment(parse(record))
+    loop.train(built, tmp_path)
+    assert len(writer.read_history(tmp_path)) == 1
 
 
 def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):

@@ -49,6 +49,11 @@ def test_training_from_device_memory_is_bit_equal(folder, on_host):
 def test_batches_gathered_on_the_device_are_those_of_the_host(folder):
     host, device = build(folder), build(folder, dict(cache="device"))
     data = device.upload()
+    shapes = {name: (x.shape, x.dtype) for name, x in device.abstract_data.items()}
+    assert shapes == {name: (x.shape, x.dtype) for name, x in data.items()}
+    assert resident.num_bytes(device.abstract_data) == sum(
+        x.nbytes for x in data.values()
+    )
     assert all(
         len(values) == len(device.split.indices("train")) for values in data.values()
     )

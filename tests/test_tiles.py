@@ -66,6 +66,7 @@ def open_tiles(folder, mode, records=RECORDS, window=WINDOW):
         mode=mode,
         workers=2,
     )
+    source.wait()
     return source
 
 

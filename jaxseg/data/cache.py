@@ -2,14 +2,19 @@
 
 Both sources give the same bytes: `Decoded` copies rows out of the memory map,
 `Streamed` decodes them from the prepared records every time.
+
+The files are written in the background: whoever opens a source can compile meanwhile.
 """
 
 import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Protocol
 
@@ -32,8 +37,13 @@ from jaxseg.types import IGNORE
 Fields = dict[str, tuple[tuple[int, ...], type]]
 """Shape and dtype by name."""
 
+Arrays = dict[str, np.ndarray]
+
 FORMAT = 3
 """To be raised when the same files would decode to other pixels than before."""
+
+CHUNK = 8  # images that a thread takes at a time
+FIX = "--config.data.cache=none, or --config.data.cache_dir=DIR on a larger disk"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +107,8 @@ class Decoder:
         for name, values in pixels.items():
             arrays[name][i] = values
 
-    def open_decoded(self, folder: Path) -> "Decoded":
-        return Decoded(folder, self)
+    def open_decoded(self, arrays: Future[Arrays]) -> "Decoded":
+        return Decoded(arrays, self)
 
     def open_streamed(self, records) -> "Streamed":
         return Streamed(records, self)
@@ -109,22 +119,29 @@ class Source(Protocol):
 
     decoder: Decoder | TileDecoder
 
-    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
+    def wait(self) -> None:
+        """Returns when samples can be read at once.
+
+        Raises:
+          InputError: the disk is full; so does the first `read`.
+        """
+
+    def read(self, positions: np.ndarray, out: Arrays) -> None:
         """Fills `out[name][i]` with the pixels of sample `positions[i]`."""
 
 
 class Decoded:
     """Rows of memory-mapped arrays [n, H, W, C] and [n, H, W]."""
 
-    def __init__(self, folder: Path, decoder: Decoder):
+    def __init__(self, arrays: Future[Arrays], decoder: Decoder):
         self.decoder = decoder
-        self._arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in decoder.fields()
-        }
+        self._arrays = arrays
 
-    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
-        for name, rows in self._arrays.items():
+    def wait(self) -> None:
+        self._arrays.result()
+
+    def read(self, positions: np.ndarray, out: Arrays) -> None:
+        for name, rows in self._arrays.result().items():
             # mode='clip' lets NumPy write into `out` without a copy of its own.
             np.take(rows, positions, axis=0, out=out[name], mode="clip")
 
@@ -136,7 +153,10 @@ class Streamed:
         self.decoder = decoder
         self._records = records
 
-    def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
+    def wait(self) -> None:
+        """Nothing is made ahead."""
+
+    def read(self, positions: np.ndarray, out: Arrays) -> None:
         records = self._records.__getitems__(positions.tolist())
         for i, record in enumerate(records):
             for name, pixels in self.decoder.decode(record).items():
@@ -154,7 +174,8 @@ def open_source(
 ) -> tuple[Source, str]:
     """The source that `data.cache` asks for, and a sentence on the choice.
 
-    'auto' decodes into the cache if the disk has room for twice its size.
+    'auto' decodes into the cache if the disk has room for twice its size. Decoding has
+    begun then; see `Source.wait`.
 
     Raises:
       InputError: mode 'host' or 'device', and too little room on the disk.
@@ -169,28 +190,49 @@ def open_source(
     note = f"{size / 1e9:.2f} GB of decoded images in {folder}"
     cache_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_dir).free
-    if not folder.is_dir() and mode == "auto" and free < 2 * size:
-        return decoder.open_streamed(records), (
-            f"images are decoded in every epoch: {size / 1e9:.2f} GB would crowd "
-            f"{cache_dir} ({free / 1e9:.2f} GB free)"
-        )
+    if not folder.is_dir():
+        if mode == "auto" and free < 2 * size:
+            return decoder.open_streamed(records), (
+                f"images are decoded in every epoch: {size / 1e9:.2f} GB would crowd "
+                f"{cache_dir} ({free / 1e9:.2f} GB free)"
+            )
+        if free < size:
+            found = f"{free / 1e9:.3f} GB free"
+            raise InputError(f"{size / 1e9:.3f} GB of room in {cache_dir}", found, FIX)
+    make = partial(_open_arrays, records, decoder, folder, workers)
+    return decoder.open_decoded(_in_background(make)), note
+
+
+def _in_background(make: Callable[[], Arrays]) -> Future[Arrays]:
+    """What a thread makes, which does not keep a program from ending."""
+    future: Future[Arrays] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # whoever asks for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="decode", daemon=True).start()
+    return future
+
+
+def _open_arrays(records, decoder, folder: Path, workers: int) -> Arrays:
     with files.exclusive(folder.with_suffix(".lock"), wait=True):
         if not folder.is_dir():
-            _build(records, decoder, folder, size, workers)
-    return decoder.open_decoded(folder), note
+            _build(records, decoder, folder, workers)
+    # Plain arrays over the maps: slicing a np.memmap costs three times as much.
+    return {
+        name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+        for name in decoder.arrays(len(records))
+    }
 
 
-def _build(records, decoder, folder: Path, size: int, workers: int) -> None:
-    fix = "--config.data.cache=none, or --config.data.cache_dir=DIR on a larger disk"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < size:
-        found = f"{free / 1e9:.3f} GB free"
-        raise InputError(f"{size / 1e9:.3f} GB of room in {folder.parent}", found, fix)
+def _build(records, decoder, folder: Path, workers: int) -> None:
     with (
-        files.explain_full_disk(folder.parent, fix),
+        files.explain_full_disk(folder.parent, FIX),
         files.atomic_folder(folder) as temporary,
-        ThreadPoolExecutor(workers) as pool,
+        ThreadPool(workers) as pool,
     ):
         arrays = {
             name: _allocate(temporary / f"{name}.npy", shape, dtype)
@@ -200,7 +242,7 @@ def _build(records, decoder, folder: Path, size: int, workers: int) -> None:
         def decode_into(i: int) -> None:
             decoder.store(arrays, i, decoder.decode(records[i]))
 
-        work = pool.map(decode_into, range(len(records)))
+        work = pool.imap_unordered(decode_into, range(len(records)), CHUNK)
         for _ in progress.track(work, len(records), "Decoding images"):
             pass
         for array in arrays.values():

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -114,13 +114,8 @@ class TileDecoder:
             arrays["rows"][rows : rows + size[0]],
         )
 
-    def open_decoded(self, folder: Path) -> "TileSource":
-        # A plain array over the map: slicing a np.memmap costs three times as much.
-        arrays = {
-            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-            for name in self.arrays(len(self.sizes))
-        }
-        return TileSource(self, functools.partial(self.tile_of, arrays))
+    def open_decoded(self, arrays: Future[dict[str, np.ndarray]]) -> "TileSource":
+        return TileSource(self, lambda i: self.tile_of(arrays.result(), i))
 
     def open_streamed(self, records: Sequence) -> "TileSource":
         @functools.lru_cache(maxsize=KEPT_DECODED)
@@ -148,6 +143,10 @@ class TileSource:
         self.decoder = decoder
         self.grid = make_grid(decoder.sizes, decoder.image_size)
         self._tile = tile
+
+    def wait(self) -> None:
+        """Returns when windows can be read at once."""
+        self._tile(0)
 
     def read(self, positions: np.ndarray, out: dict[str, np.ndarray]) -> None:
         """Fills `out[name][i]` with window `positions[i]` of the grid.
