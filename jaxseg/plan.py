@@ -1,6 +1,8 @@
 """What a config names, built before an image is opened, or refused."""
 
+import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,35 +81,37 @@ def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, has_masks
       Shapes of the network's variables and of a batch, and how targets are made.
     """
     misfits.refuse_values(run)
-    variables, outputs = _variables_and_outputs(run, model)
+    # Tracing a deep encoder takes a second or two.
+    trace = functools.cache(partial(_variables_and_outputs, model, run.data.channels))
+    variables, outputs = trace(run.data.image_size)
     misfits.refuse_wrong_task(run, task, outputs, has_masks)
     rule = task.targets and task.targets.for_network(outputs)
     misfits.refuse_moved_targets(run, rule)
-    misfits.refuse_sizes(run, lambda size: _variables_and_outputs(run, model, size)[0])
+    misfits.refuse_sizes(run, lambda size: trace(size)[0])
     misfits.refuse_unknown_parts(run, variables["params"])
     fields = target_fields(run.data.image_size, rule) if rule else {}
     batch = abstract_batch(run, run.train.batch_size, has_masks, fields, mesh)
     eval_step = steps.make_eval_step(model, task, normalize)
-    names = _metric_names(run, task, model, eval_step, batch)
+    names = _metric_names(task, eval_step, variables, batch)
     misfits.refuse_unknown_monitor(run, names)
     return variables, batch, rule
 
 
 def _variables_and_outputs(
-    run: Run, model: nn.Module, image_size: tuple[int, int] | None = None
+    model: nn.Module, channels: int, image_size: tuple[int, int]
 ) -> tuple[Any, Outputs]:
     """Shapes of a network's variables and outputs, for one image."""
-    size = image_size or run.data.image_size
-    image = jnp.zeros((1, *size, run.data.channels))
+    image = jnp.zeros((1, *image_size, channels))
     outputs, variables = jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), image, train=False)
     )
     return variables, outputs
 
 
-def _metric_names(run: Run, task: Task, model, eval_step, batch: Batch) -> list[str]:
+def _metric_names(
+    task: Task, eval_step: Callable, variables: Any, batch: Batch
+) -> list[str]:
     """Names of the validation metrics, without data and without running anything."""
-    variables, _ = _variables_and_outputs(run, model)
     shapes = jax.eval_shape(eval_step, variables, batch)
     counts = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
     thresholds = task.choose_thresholds(counts)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg import augment, experiment, loop, parsing, phases
+from jaxseg import augment, experiment, loop, parsing, phases, plan
 from jaxseg.errors import InputError
 
 
@@ -234,3 +234,16 @@ def test_grown_batches_larger_than_the_training_part(folder):
     error = refusal(experiment.build_experiment, run)
     assert "batches that grow to 128" in error.found
     assert error.fix == "--config.train.grow_batch=false"
+
+
+def test_a_plan_traces_the_network_once_for_each_size(folder, monkeypatch):
+    """Which takes seconds for a deep one."""
+    traced, original = [], plan._variables_and_outputs
+
+    def trace(model, channels, image_size):
+        traced.append(image_size)
+        return original(model, channels, image_size)
+
+    monkeypatch.setattr(plan, "_variables_and_outputs", trace)
+    plan.make_plan(run_of(folder, sizes=SIZES))
+    assert sorted(traced) == [(8, 8), (16, 16), (32, 32)]
