@@ -3,8 +3,9 @@
     python tests/fuzz.py --files 10000 --seed 0
 
 A file may be read or refused with an `InputError`. Everything else is a failure:
-another exception, more than 5 seconds, a file written outside the folder for results,
-a program or a connection started. --keep keeps the files that fail.
+another exception, more than 5 seconds, a file written outside the folders for results
+and for compiled programs, a program or a connection started. --keep keeps the files
+that fail.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import tiny_models as tiny
 from PIL import Image, features
@@ -309,13 +311,15 @@ class Fuzzer:
         names = list(self.kinds)
         weights = [self.kinds[name][2] for name in names]
         outcomes, failures, slowest = Counter(), [], 0.0
+        compiled = filter(None, [jax.config.jax_compilation_cache_dir])
+        allowed = [self.out, *compiled]
         for number in range(count):
             kind = self.rng.choices(names, weights)[0]
             write, use, _ = self.kinds[kind]
             folder = self.root / "in" / f"{number}"
             folder.mkdir(parents=True)
             write(folder)
-            watch.start(self.out)
+            watch.start(*allowed)
             started = time.monotonic()
             try:
                 use(folder)

@@ -214,7 +214,7 @@ def test_a_source_is_there_before_its_pixels_and_reading_waits(tmp_path, monkeyp
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(epochs, source)
         assert not reading.done()
-        assert not list((tmp_path / "decoded").glob("*/image.npy"))
+        assert not list((tmp_path / "decoded").glob("[!.]*/image.npy"))
         may_decode.set()
         batches = reading.result(60)
     monkeypatch.undo()
