@@ -1,6 +1,7 @@
 """Bars on a terminal, one at a time; what comes beside it is said in lines."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -20,7 +21,7 @@ def test_a_second_bar_waits_for_nobody_and_speaks_in_lines(terminal):
     outer = progress.track(range(3), 3, "Decoding")
     inner = progress.track(range(2), 2, "Training")
     assert list(zip(outer, inner, strict=False)) == [(0, 0), (1, 1)]
-    assert "Training: 2 in 0.0 s" in terminal.getvalue()
+    assert "Training: 2 in " in terminal.getvalue()
     assert "Decoding: " not in terminal.getvalue()
     outer.close()
     assert list(progress.track(range(2), 2, "Later")) == [0, 1]
@@ -43,4 +44,4 @@ def test_a_log_file_gets_lines(monkeypatch):
     monkeypatch.setattr(progress, "_bars", Console(file=written, soft_wrap=True))
     assert list(progress.track("ab", 2, "Reading")) == ["a", "b"]
     assert list(progress.track("ab", 2, "Epoch 1", quiet=True)) == ["a", "b"]
-    assert written.getvalue() == "Reading: 2 in 0.0 s\n"
+    assert re.fullmatch(r"Reading: 2 in \d+\.\d s\n", written.getvalue())
