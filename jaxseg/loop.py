@@ -6,11 +6,9 @@ checkpoint, so a run that was killed goes on as if nothing had happened.
 
 import collections
 import dataclasses
-import functools
 import itertools
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +16,8 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from jaxseg import (
-    hosts,
-    memory,
-    metrics,
-    misfits,
-    optim,
-    parallel,
-    phases,
-    resident,
-    train_state,
-)
+from jaxseg import hosts, metrics, misfits, optim, parallel, phases, train_state
+from jaxseg.calls import Calls
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.errors import InputError, shorten
 from jaxseg.evaluate import collect_counts, tally_decisions
@@ -114,16 +103,17 @@ class _Training:
         self.profiler = Profiler(workdir / "profile", steps)
         self.stopping = Stopping()
         self.step = int(self.state.step)
-        self.compile_call = functools.cache(self._compile_call)
+        self.calls = Calls(experiment)
         self.val_loader = experiment.eval_loader("val")
         self.workdir = workdir
-        self.data = self.previews = None  # until images are decoded
+        self.previews = None  # until images are decoded
 
     def run_epochs(self) -> None:
         first_epoch = len(self.progress.history)  # its steps may be done
         epochs = range(first_epoch, self.config.epochs)
         if epochs and not self._is_stale:
-            self._make_ready(first_epoch)
+            self.calls.make_ready(first_epoch, self.step)
+            self.previews = Previews(self.experiment, self.workdir / "previews")
         with self.stopping.listen():
             for epoch in epochs:
                 if self._is_stale:
@@ -155,13 +145,6 @@ class _Training:
         )
         return state, Progress(**progress)
 
-    def _make_ready(self, epoch: int) -> None:
-        """Compiles while images are decoded, then takes what it needs of them."""
-        self._plan_epoch(epoch)
-        self.experiment.dataset.source.wait()
-        self.data = self.experiment.upload()
-        self.previews = Previews(self.experiment, self.workdir / "previews")
-
     def _run_epoch(self, epoch: int) -> None:
         speed = self._train_epoch(epoch)
         started = time.monotonic()
@@ -185,24 +168,25 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Steps to the end of the epoch; returns what they cost."""
-        phase, sizes, calls = self._plan_epoch(epoch)
-        todo = sum(sizes)
+        phase, calls = self.calls.plan(epoch, self.step)
+        todo = sum(count for count, _ in calls)
         batches = phase.batches(self.step, self.step + todo)
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
-            for size in track(sizes, len(sizes), f"Epoch {epoch + 1}", quiet=True):
+            words = f"Epoch {epoch + 1}"
+            for count, call in track(calls, len(calls), words, quiet=True):
                 before = time.monotonic()
-                host_batches = list(itertools.islice(batches, size))
+                host_batches = list(itertools.islice(batches, count))
                 waited += time.monotonic() - before
                 self.profiler.look(self.step, self.state)
                 inputs = [self.stopping.ask(batch) for batch in host_batches]
                 inputs = parallel.put_steps(inputs, self.experiment.mesh)
-                self.state, logs = calls[size](self.state, self.data, inputs)
+                self.state, logs = call(self.state, self.calls.data, inputs)
                 in_flight.append((host_batches, logs.pop("stop")))
                 unread.append((self.step, logs))
                 self._give_back(in_flight, phase, keep=CALLS_AHEAD)
-                self.step += size
+                self.step += count
                 if self.step - unread[0][0] > self.config.log_every:
                     self._read_losses(unread, keep=CALLS_AHEAD)
                 if self.stopping.is_agreed:
@@ -217,15 +201,6 @@ class _Training:
             "input_wait": waited / seconds,
         }
 
-    def _plan_epoch(self, epoch: int) -> tuple[Phase, list[int], dict[int, Callable]]:
-        """Its phase, the steps of each call to its end, and the compiled calls."""
-        phase = phases.phase_of(self.experiment.phases, epoch)
-        todo = phase.first_step_of(epoch + 1) - self.step
-        most = self.config.steps_per_call
-        sizes = [min(most, todo - done) for done in range(0, todo, most)]
-        calls = {size: self.compile_call(phase, size) for size in set(sizes)}
-        return phase, sizes, calls
-
     def _give_back(self, in_flight: collections.deque, phase: Phase, keep: int) -> None:
         """Waits for all but the last `keep` calls and frees the buffers they read."""
         while len(in_flight) > keep:
@@ -233,26 +208,6 @@ class _Training:
             self.stopping.hear(stop)
             for batch in host_batches:
                 phase.loader.give_back(batch)
-
-    def _compile_call(self, phase: Phase, count: int) -> Callable:
-        """So many train steps for one shape: they cannot be traced a second time."""
-        started, size = time.monotonic(), phase.size
-        compiled = self.experiment.lower_call(phase, count).compile()
-        shape = " x ".join(map(str, (size.batch_size, *size.image_size)))
-        several = f"{count} train steps" if count > 1 else "train step"
-        seconds = time.monotonic() - started
-        need = memory.need_of(compiled)
-        takes = f"; {need.total / 1e9:.2f} GB of memory" if need else ""
-        console.print(f"- {several} for {shape} compiled in {seconds:.1f} s{takes}")
-        misfits.refuse_large_step(need, self._room(), size.batch_size)
-        return compiled
-
-    def _room(self) -> int | None:
-        """Bytes that a step may add on each device, once the pixels are there."""
-        free = memory.free_bytes()
-        if free is None or self.data is not None:
-            return free
-        return free - resident.num_bytes(self.experiment.abstract_data)
 
     def _read_losses(self, unread: collections.deque, keep: int) -> None:
         """Reads the losses of all but the last `keep` calls, which still run."""

@@ -66,6 +66,7 @@ FLOORS = {
     "infer": 4.0,
     "signals": 0.0,
     "tally": 4.0,
+    "calls": 4.2,
     "loop": 4.4,
     "to_onnx": 3.0,
     "formats": 4.0,

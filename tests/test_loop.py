@@ -19,6 +19,7 @@ from test_writer import read_events
 
 import jaxseg
 from jaxseg import backend, experiment, loop, parsing, run, train_state, writer
+from jaxseg.calls import Calls
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
 from jaxseg.data.cache import Decoder
@@ -387,7 +388,7 @@ def test_the_step_is_compiled_while_images_are_decoded(
         assert is_compiled.wait(300)
         return original(self, image)
 
-    compile_call = loop._Training._compile_call
+    compile_call = Calls._compile
 
     def compile_and_say(*arguments):
         compiled = compile_call(*arguments)
@@ -395,7 +396,7 @@ def test_the_step_is_compiled_while_images_are_decoded(
         return compiled
 
     monkeypatch.setattr(Decoder, "decode", decode)
-    monkeypatch.setattr(loop._Training, "_compile_call", compile_and_say)
+    monkeypatch.setattr(Calls, "_compile", compile_and_say)
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
     assert len(writer.read_history(tmp_path)) == 1
@@ -442,14 +443,14 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     built = experiment.build_experiment(parse(record))
     training = loop._Training(built, tmp_path)
     (phase,) = built.phases
-    call = training.compile_call(phase, 1)
+    call = training.calls.compile(phase, 1)
 
     def signalled(*arguments):
         if training.step == phase.loader.steps_per_epoch - 1:
             signal.raise_signal(signal.SIGTERM)
         return call(*arguments)
 
-    training.compile_call = lambda phase, count: signalled
+    training.calls.compile = lambda phase, count: signalled
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()

@@ -153,14 +153,14 @@ def test_a_run_of_growing_images_resumes_and_compiles_once_per_size(
     assert "train step for 8 x 32 x 32 compiled" in printed
     broken = experiment.build_experiment(run)
     training = loop._Training(broken, tmp_path / "broken")
-    compile_call = training.compile_call
+    compile_call = training.calls.compile
 
     def interrupted(phase, count):
         if phase is broken.phases[1]:
             signal.raise_signal(signal.SIGTERM)
         return compile_call(phase, count)
 
-    training.compile_call = interrupted
+    training.calls.compile = interrupted
     with pytest.raises(loop.Interrupted):
         training.run_epochs()
     training.close()

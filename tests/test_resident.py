@@ -85,7 +85,7 @@ def test_a_signal_between_calls_and_a_resume_lose_nothing(folder):
     whole = train(build(folder, steps_per_call=3), folder / "whole")
     built = build(folder, steps_per_call=3)
     training = loop._Training(built, folder / "broken")
-    compile_call = training.compile_call
+    compile_call = training.calls.compile
 
     def interrupted(phase, count):
         call = compile_call(phase, count)
@@ -97,7 +97,7 @@ def test_a_signal_between_calls_and_a_resume_lose_nothing(folder):
 
         return run
 
-    training.compile_call = interrupted
+    training.calls.compile = interrupted
     with pytest.raises(loop.Interrupted, match=f"at step {training_step(built)}"):
         training.run_epochs()
     training.close()
