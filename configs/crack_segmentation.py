@@ -25,6 +25,7 @@ def get_config():
             task=dict(
                 name="segdec",
                 delta=0.01,
+                soft_label=True,
                 dynamic=True,
                 weighted=True,
                 weight_power=2.0,

@@ -24,6 +24,7 @@ def get_config():
             task=dict(
                 name="segdec",
                 delta=1.0,
+                soft_label=True,
                 dynamic=True,
                 weighted=True,
                 weight_power=2.0,

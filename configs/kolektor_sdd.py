@@ -9,7 +9,7 @@ python scripts/train.py --config configs/kolektor_sdd.py --config.data.dir=DIR \
 
 DIR: kos01/Part0.jpg with kos01/Part0_label.bmp, and so on. Without any mask
 (--config.data.num_segmented=0) the published runs have optim.learning_rate=0.01,
-task.delta=1.0 and task.dynamic=false.
+task.delta=1.0 and task.dynamic=false; task.weighted=false goes with it.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ def get_config():
             task=dict(
                 name="segdec",
                 delta=0.01,
+                soft_label=True,
                 dynamic=True,
                 weighted=True,
                 weight_power=2.0,

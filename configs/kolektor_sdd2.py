@@ -9,7 +9,8 @@ python scripts/train.py --config configs/kolektor_sdd2.py --config.data.dir=DIR 
 
 DIR: train/ID.png with train/ID_GT.png, and test/. Weakly labelled, of the defects some
 masks, the rest by image label: --sweep data.num_segmented=16,53,126,none; without any
-(num_segmented=0) the published runs have task.dynamic=false.
+(num_segmented=0) the published runs have task.dynamic=false; task.weighted=false goes
+with it.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ def get_config():
             task=dict(
                 name="segdec",
                 delta=1.0,
+                soft_label=True,
                 dynamic=True,
                 weighted=True,
                 weight_power=2.0,

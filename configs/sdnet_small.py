@@ -1,4 +1,4 @@
-"""SDNET2018 with the 412,849-parameter network of the assignment (R2) at 64x64.
+"""SDNET2018 with the 412,849-parameter network of an assignment at 64x64.
 
 Source: https://github.com/alexdimakos1991/Deep-Learning-Final-Assignment-SDNET-2018
 Differs: the crack is the positive class, the loss sees logits once, classes are

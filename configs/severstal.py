@@ -2,7 +2,8 @@
 
 Source: https://arxiv.org/abs/2104.06064 with its published settings for 3,000 images
 with a defect; for 300, 750 and 1,500 of them it trains 90, 80 and 60 epochs. Differs:
-all images of the competition's training set are used, in parts that are dealt here.
+all images of the competition's training set are used, in parts that are dealt here;
+--config.data.num_positives=300 leaves so many to train on.
 
 python scripts/train.py --config configs/severstal.py --config.data.dir=DIR \
     --workdir runs/severstal
@@ -21,6 +22,7 @@ def get_config():
             task=dict(
                 name="segdec",
                 delta=0.1,
+                soft_label=True,
                 dynamic=True,
                 weighted=True,
                 weight_power=2.0,

@@ -57,6 +57,7 @@ class Data:
     cache: Literal["auto", "none", "host", "device"]
     augment: Mapping[str, Mapping[str, Any]]  # only what is named is done
     source: Spec
+    num_positives: int | None = None  # training images with a defect in use; None: all
     num_segmented: int | None = None  # training masks of defects in use; None is all
     segmented_file: str = ""  # or a list of the images whose masks are in use
     crop: Crop | None = None  # None resizes every image to `image_size`

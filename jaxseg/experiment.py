@@ -225,7 +225,7 @@ def _open_data(run: Run, plan: Plan, split_file: Path | None) -> _OpenData:
     dataset = load_dataset(plan.listing, run.data, plan.rule)
     record_split = _split(run, dataset, split_file)
     train = record_split.indices("train")
-    misfits.refuse_one_sided(run, dataset.record_labels[train])
+    misfits.refuse_one_sided(run, plan.task, dataset.record_labels[train])
     chosen = choose_masks(dataset.records, train, run.data)
     misfits.refuse_weak_labels(run, plan.task, chosen)
     on_device, note = resident.choose(run.data, dataset.source, len(train), plan.mesh)

@@ -291,9 +291,13 @@ def _steps(line: np.ndarray) -> np.ndarray:
 
 
 def _orientation(places: np.ndarray) -> float:
-    """Of the main axis of points [n, 2] (y, x); NaN where there is none."""
+    """Of the main axis of points [n, 2] (y, x), 0 <= degrees < 180.
+
+    NaN where there is none.
+    """
     y, x = (places - places.mean(axis=0)).T
     level, upright, slanted = (x * x).mean(), (y * y).mean(), -(x * y).mean()
     if math.hypot(level - upright, 2 * slanted) <= 1e-9 * (level + upright):
         return math.nan
-    return math.degrees(math.atan2(2 * slanted, level - upright) / 2) % 180
+    degrees = math.degrees(math.atan2(2 * slanted, level - upright) / 2)
+    return degrees % 180 % 180  # -1e-15 % 180 is 180

@@ -135,22 +135,32 @@ def refuse_unknown_monitor(run: Run, names: list[str]) -> None:
         )
 
 
-def refuse_one_sided(run: Run, labels: np.ndarray) -> None:
-    """Positives cannot be matched with negatives where there are none.
+def refuse_one_sided(run: Run, task: Task, labels: np.ndarray) -> None:
+    """A decision is learned from both kinds of images; only both can be matched.
 
     Args:
       labels: of the images of the training part.
     """
-    if run.data.sampling in ("matched", "least_used"):
-        counts = {"defect": (labels > 0).sum(), "clean": (labels == 0).sum()}
-        missing = [name for name, count in counts.items() if not count]
-        if missing:
-            raise InputError(
-                "clean and defect images in the training part, for config.data."
-                f"sampling={run.data.sampling!r}",
-                f"{len(labels)} images, none of them {missing[0]}",
-                "--config.data.sampling=shuffle",
-            )
+    has_masks, decides = ("seg_logits" in task.needs), ("cls_logits" in task.needs)
+    if decides and (has_masks or len(task.classes) == 2):
+        reason = f"task.name={run.task.name!r}"
+        fix = (
+            "--config.task.name=segmentation with its keys, which decides nothing"
+            if has_masks
+            else "add images of the other kind"
+        )
+    elif run.data.sampling in ("matched", "least_used"):
+        reason = f"data.sampling={run.data.sampling!r}"
+        fix = "--config.data.sampling=shuffle"
+    else:
+        return
+    clean, defect = (labels == 0).sum(), (labels > 0).sum()
+    if not (clean and defect):
+        raise InputError(
+            f"clean and defect images in the training part, for config.{reason}",
+            f"{len(labels)} images, none of them {'defect' if clean else 'clean'}",
+            fix,
+        )
 
 
 def refuse_small_parts(run: Run, num_train: int, mesh: Mesh) -> None:

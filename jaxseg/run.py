@@ -28,7 +28,7 @@ from jaxseg import (
 )
 from jaxseg.config import Run
 from jaxseg.data import audit
-from jaxseg.data.splits import PARTS, write_split
+from jaxseg.data.splits import PARTS, UNUSED, write_split
 from jaxseg.errors import InputError
 from jaxseg.experiment import Experiment, build_experiment
 from jaxseg.loop import Interrupted
@@ -321,8 +321,8 @@ def _write_findings(found: check_page.Findings, folder: Path) -> None:
 def _notes(built: Experiment) -> Iterator[str]:
     """What the data are like and how they are split."""
     yield from built.dataset.notes
-    sizes = {part: len(built.record_split.indices(part)) for part in PARTS}
-    listed = ", ".join(f"{count} {part}" for part, count in sizes.items())
+    sizes = {p: len(built.record_split.indices(p)) for p in (*PARTS, UNUSED)}
+    listed = ", ".join(f"{n} {p}" for p, n in sizes.items() if n or p != UNUSED)
     yield f"{len(built.dataset.records)} images: {listed}"
     yield from built.split.notes
     yield from filter(None, [class_weights.describe(built.loss, built.task.classes)])

@@ -33,6 +33,7 @@ POSITIVE = {
     "data.mm_per_pixel",
     "data.crop.per_image",
     "data.class_id",
+    "data.num_positives",
     "data.mask_size",
     "data.augment.crop.share",
     "data.augment.*.factor",

@@ -4,8 +4,9 @@ A decision is score >= threshold everywhere in the program. Candidates are the d
 scores (for pixels: the lower edges of histogram bins that hold any); of equally good
 candidates both rules take the highest, which raises the fewest alarms.
 
-Source: our own rules; max_f1 is that of R0 (https://github.com/skokec/segdec-net-jim2019).
-Differs: R0 takes the lowest of ties, and chooses on the set that it reports.
+Source: our own rules; max_f1 is that of SegDecNet's authors
+(https://github.com/vicoslab/mixed-segdec-net-comind2021). Differs: they take the lowest
+of ties, and choose on the set that they report.
 """
 
 import dataclasses

@@ -41,7 +41,7 @@ ADAM = Optim("adam", 1e-3, "constant", None, 0.0, 0.0, 0.0, None)
 PROGRESS = 0.5  # of the training: SegDecNet learns masks and decisions
 
 HFLIP = {"hflip": {"p": 0.5}}
-AUGMENTS = {  # name -> what is done; the last is that of the speed lines (R4)
+AUGMENTS = {  # name -> what is done; the last is that of the speed lines
     "no augmentation": {},
     "flips and quarter turns": HFLIP | {"vflip": {"p": 0.5}, "rot90": {"p": 1.0}},
     "crops and distortions": HFLIP

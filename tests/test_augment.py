@@ -15,7 +15,7 @@ from jaxseg.types import IGNORE
 
 SIDE = 16
 FLIPS = dict(hflip=dict(p=0.5), vflip=dict(p=0.5), transpose=dict(p=0.5))
-# The speed lines of R4 (albumentations) and the coffee leaves of R1 (imgaug).
+# The augmentations published with the speed lines and the coffee leaves.
 SPEEDLINES = dict(
     crop=dict(p=0.5, share=(50 / 256, 101 / 256)),
     vflip=dict(p=0.5),

@@ -314,6 +314,21 @@ def test_negatives_that_are_not_there_cannot_be_matched(refuse, tmp_path):
     assert "--config.data.sampling=shuffle" in error
 
 
+JOINT = dict(
+    name="joint", mask_weight=1.0, image_weight=1.0, threshold="max_f1", min_recall=0.9
+)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "least_used"])
+def test_a_decision_is_not_learned_from_defects_alone(refuse, tmp_path, sampling):
+    pairs(tmp_path / "data")
+    changes = (f"task={JOINT}", "model.image_head=True", f"data.sampling={sampling}")
+    error = refuse("folder_segmentation", *changes)
+    assert "config.task.name='joint'" in error
+    assert "none of them clean" in error
+    assert "--config.task.name=segmentation" in error
+
+
 def test_masks_asked_of_class_folders(refuse, tmp_path):
     classes(tmp_path / "data", intact=12, cracked=12)
     error = refuse("folder_classification", "task.name=segmentation")
@@ -323,11 +338,7 @@ def test_masks_asked_of_class_folders(refuse, tmp_path):
 
 def test_a_joint_task_needs_an_image_head(refuse, tmp_path):
     pairs(tmp_path / "data")
-    joint = dict(name="joint", mask_weight=1.0, image_weight=1.0)
-    error = refuse(
-        "folder_segmentation",
-        f"task={joint | dict(threshold='max_f1', min_recall=0.9)}",
-    )
+    error = refuse("folder_segmentation", f"task={JOINT}")
     assert "gives seg_logits" in error
     assert "image_head=True" in error
 

@@ -50,6 +50,7 @@ SEGDEC = dict(
     RULE,
     name="segdec",
     delta=1.0,
+    soft_label=True,
     dilate=1,
     dynamic=True,
     weight_max=1.0,

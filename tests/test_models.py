@@ -89,7 +89,7 @@ def pictures(*shape, seed=0):
 U512, U1024 = (64, 128, 256, 512), (64, 128, 256, 512, 1024)
 
 PUBLISHED = {
-    # reference system R1: three classes, 3x3 head, without and with the 1024 level
+    # three classes, 3x3 head, without and with the 1024 level
     "coffee leaf": (7_699_011, unet_of(U512, 3, head_kernel=3)),
     "coffee leaf, upsampled": (
         7_699_011,

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +125,20 @@ def test_steps_and_epochs_agree(grown):
     half = phases.step_at(grown.phases, 3.5)
     assert half == starts[3] + round(num_train // 8 / 2)
     assert float(grown.schedule(starts[-1])) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_progress_is_the_share_of_the_epochs_that_are_done():
+    """20 epochs of 7 steps, then 30 of 3."""
+    first, second = (
+        phases.Phase(phases.Size((8, 8), epochs, 1), *start, loader, {})
+        for epochs, start, loader in (
+            (20, (0, 0), SimpleNamespace(steps_per_epoch=7)),
+            (30, (20, 140), SimpleNamespace(steps_per_epoch=3)),
+        )
+    )
+    found = jax.vmap(phases.progress_of((first, second)))(jnp.arange(230))
+    epochs = [*np.repeat(np.arange(20), 7), *np.repeat(np.arange(20, 50), 3)]
+    np.testing.assert_allclose(found, np.array(epochs) / 50, rtol=1e-6)
 
 
 def test_every_epoch_sees_its_own_order_of_all_samples(grown):

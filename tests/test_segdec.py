@@ -1,6 +1,7 @@
 """SegDecNet's training, against its formulas in NumPy."""
 
 import csv
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxseg import augment, experiment, loop, parsing, run, steps
+from jaxseg import augment, experiment, loop, parsing, phases, run, steps
 from jaxseg.errors import InputError
 from jaxseg.report import overlays
 from jaxseg.tasks import segdec
@@ -17,6 +18,7 @@ from jaxseg.types import IGNORE
 
 KEYS = dict(
     delta=0.01,
+    soft_label=True,
     dynamic=True,
     weighted=True,
     weight_power=2.0,
@@ -97,17 +99,20 @@ def test_a_map_of_full_size_has_the_same_loss_without_ignored_pixels(
 
 
 @pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("soft_label", [True, False])
 @pytest.mark.parametrize("progress", [None, 0.0, 0.3])
-def test_the_loss_is_that_of_the_formulas(weighted, progress):
+def test_the_loss_is_that_of_the_formulas(weighted, soft_label, progress):
     batch, outputs = batch_of(), outputs_of()
     if progress is not None:
         batch["progress"] = np.full(4, progress, np.float32)
-    losses = task_of(weighted=weighted).losses(outputs, batch)
+    task = task_of(weighted=weighted, soft_label=soft_label)
+    losses = task.losses(outputs, batch)
     weight = batch["seg_weight"] if weighted else 1.0
     pixels = weight * cross_entropy(outputs["seg_map"][..., 0], batch["seg_target"])
     seg_loss = pixels.mean(axis=(1, 2)) * [1, 1, 1, 0]  # the last has no mask
     soft = batch["seg_target"].max(axis=(1, 2))
-    label = [0, soft[1], soft[2], 1] if progress is not None else [0, 1, 1, 1]
+    is_soft = soft_label and progress is not None
+    label = [0, soft[1], soft[2], 1] if is_soft else [0, 1, 1, 1]
     dec_loss = cross_entropy(outputs["cls_logits"][:, 0], np.array(label))
     share = progress or 0.0
     shares = (1, 0.01) if progress is None else (1 - share, 0.01 * share)
@@ -123,9 +128,12 @@ def test_the_loss_is_that_of_the_formulas(weighted, progress):
 
 
 def test_the_balance_moves_from_segmentation_to_decision():
-    shares = [task_of().shares(epoch / 50) for epoch in (0, 49)]
-    assert shares[0] == (1.0, 0.0)
-    assert shares[1] == pytest.approx((0.02, 0.0098))
+    loader = SimpleNamespace(steps_per_epoch=7)
+    phase = phases.Phase(phases.Size((8, 8), 50, 1), 0, 0, loader, {})
+    progress = phases.progress_of([phase])
+    first, last = (task_of().shares(progress(jnp.array(k))) for k in (0, 50 * 7 - 1))
+    assert first == (1.0, 0.0)
+    assert last == pytest.approx((0.02, 0.0098), rel=1e-5)
     assert task_of(dynamic=False).shares(0.5) == (1.0, 0.01)
     assert task_of().shares(None) == (1.0, 0.01)
 

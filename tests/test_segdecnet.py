@@ -55,6 +55,25 @@ def test_the_paper_has_one_more_layer():
     assert count(variables["params"]) == 15_638_813 + 32 * 32 * 25 + 2 * 32
 
 
+def test_numbers_start_as_xavier_and_pytorch_have_them():
+    def init():
+        image = jnp.zeros((1, 128, 128, 3))
+        return network().init(jax.random.key(0), image, train=False)["params"]
+
+    for name, numbers in flatten_dict(jax.jit(init)(), sep="/").items():
+        if name.startswith("decision/"):  # from 66 features
+            assert (np.abs(numbers) <= 66**-0.5).all(), name
+        elif name.endswith("kernel"):
+            height, width, fan_in, fan_out = numbers.shape
+            wanted = (2 / (height * width * (fan_in + fan_out))) ** 0.5
+            spread = 5 / (2 * numbers.size) ** 0.5  # five deviations of a deviation
+            assert numbers.std() == pytest.approx(wanted, rel=spread), name
+            if numbers.size > 1e6:  # a normal has tails
+                assert (np.abs(numbers) > 2.5 * wanted).mean() > 0.012, name
+        else:
+            assert (numbers == (1 if name.endswith("scale") else 0)).all(), name
+
+
 def test_feature_norm_divides_by_the_root_of_the_deviation():
     x = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 4, 3)).astype(np.float32)
     scale, bias = np.array([1.0, 2.0, 0.5]), np.array([0.0, -1.0, 3.0])
@@ -195,6 +214,7 @@ def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(variables,
     task = tasks.segdec(
         ("background", "crack"),
         delta=DELTA,
+        soft_label=True,
         dynamic=True,
         weighted=True,
         weight_power=1.0,

@@ -285,6 +285,46 @@ def test_folds_deal_anew_what_comes_with_a_split():
     assert split.indices("test").tolist() != list(range(30, 40))
 
 
+# Fewer positives.
+
+
+def test_some_training_positives_stay_in_use_and_the_fewer_are_among_the_more():
+    records = photos()
+    labels = np.array([item.label for item in records])
+    whole, inside = make_split(records, settings()), set()
+    for count in (5, 20, int(labels[whole.indices("train")].sum())):
+        split = make_split(records, settings(num_positives=count))
+        train = split.indices("train")
+        positives = set(train[labels[train] == 1].tolist())
+        assert len(positives) == count
+        assert inside <= positives
+        inside = positives
+        assert set(train.tolist()) <= set(whole.indices("train").tolist())
+        for part in ("val", "test"):
+            np.testing.assert_array_equal(split.indices(part), whole.indices(part))
+        unused = split.indices("unused")
+        assert len(train) + len(unused) == len(whole.indices("train"))
+        assert (labels[unused] == 1).all()
+
+
+def test_more_positives_than_there_are_are_refused():
+    records = photos()
+    split = make_split(records, settings())
+    count = sum(records[i].label for i in split.indices("train"))
+    error = refusal(records, num_positives=count + 1)
+    assert error.found == f"{count + 1}"
+    assert error.fix == f"--config.data.num_positives={count}"
+
+
+def test_what_a_file_leaves_unused_is_in_no_part_and_leaks_nothing(tmp_path):
+    records = [record(name, "g" if name in "ae" else name) for name in "abcde"]
+    rows = ["a,train", "b,train", "c,test", "d,val", "e,unused"]
+    path = write_csv(tmp_path / "mine.csv", rows)
+    split = make_split(records, settings(split=str(path)))
+    assert split.parts == ("train", "train", "test", "val", "unused")
+    assert split.notes == ()
+
+
 # The file.
 
 

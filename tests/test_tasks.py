@@ -27,6 +27,7 @@ JOINT = tasks.joint(TWO, BCE, mask_weight=2.0, image_weight=0.5, **F1)
 SEGDEC = tasks.segdec(
     TWO,
     delta=1.0,
+    soft_label=True,
     dynamic=True,
     weighted=False,
     weight_power=1.0,

@@ -46,6 +46,7 @@ CLASSIFICATION = dict(name="classification", **RULE)
 SEGDEC = dict(
     name="segdec",
     delta=1.0,
+    soft_label=True,
     dynamic=True,
     weighted=True,
     weight_power=1.0,

@@ -22,7 +22,8 @@ PICKLES = (".pyb", ".pkl", ".pickle")
 CONVERT = (
     'if you trust it: python3 -c "import pathlib, pickle; '
     "print(*[n for n, s in pickle.loads(pathlib.Path('{}').read_bytes())[0] if s], "
-    "sep='\\n')\" > segmented.txt  (with [0][FOLD] for a set with folds), then "
+    "sep='\\n')\" > segmented.txt  (with [0][FOLD] for a set with folds, whose images "
+    "have to be the training part then: --config.data.split=FILE.csv), then "
     "--config.data.segmented_file=segmented.txt"
 )
 

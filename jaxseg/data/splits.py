@@ -20,6 +20,7 @@ from jaxseg.data.check import CheckedRecord
 from jaxseg.errors import InputError, shorten
 
 PARTS = ("train", "val", "test")
+UNUSED = "unused"
 MODES = ("grouped", "published", "random", "kfold")
 COLUMNS = ("id", "label", "group", "split", "sha256")
 
@@ -29,7 +30,7 @@ class Split:
     """Which part every record belongs to.
 
     Attributes:
-      parts: 'train', 'val' or 'test' per record, in the order of the records.
+      parts: 'train', 'val', 'test' or 'unused' per record, in the order of the records.
       notes: sentences to print: leaks that the user accepted, and the like.
     """
 
@@ -48,11 +49,13 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     groups; 'published' keeps the dataset's own split though it leaks; 'random' deals
     single images (comparable with much of the literature, and leaking); 'kfold' tests
     on fold `data.fold` of `data.num_folds` and takes `data.val_fraction` of the other
-    folds for validation; anything else is the path of a split.csv.
+    folds for validation; anything else is the path of a split.csv. Of the training
+    images with a defect `data.num_positives` stay in use: with one `data.split_seed`,
+    the fewer are among the more.
 
     Raises:
       InputError: a group or a file content in two parts, a part without a sample of
-        some class, or an unreadable split.csv.
+        some class, fewer positives than asked for, or an unreadable split.csv.
     """
     if data.split not in MODES:
         parts, notes = read_split(Path(data.split), records), []
@@ -66,6 +69,8 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     else:
         parts, notes = _keep_or_deal(records, data)
     _refuse_missing_classes(records, parts)
+    if data.num_positives is not None:
+        _leave_out(records, parts, data)
     return Split(tuple(parts), (*notes, *_lookalike_notes(records, parts)))
 
 
@@ -105,10 +110,11 @@ def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
         counts = Counter(row["id"] for row in rows)
         twice = [name for name, count in counts.items() if count > 1]
         raise InputError("one row per image", f"{shorten(twice)} twice in {path}", fix)
-    wrong = sorted({part for part in parts.values() if part not in PARTS})
+    allowed = (*PARTS, UNUSED)
+    wrong = sorted({part for part in parts.values() if part not in allowed})
     if wrong:
         raise InputError(
-            f"splits {', '.join(PARTS)}", f"{shorten(wrong)} in {path}", fix
+            f"splits {', '.join(allowed)}", f"{shorten(wrong)} in {path}", fix
         )
     ids = {checked.record.id for checked in records}
     if ids != parts.keys():
@@ -116,7 +122,8 @@ def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
             f"the same images in {path} and in the dataset",
             f"only in the dataset: {shorten(sorted(ids - parts.keys())) or 'none'}; "
             f"only in the file: {shorten(sorted(parts.keys() - ids)) or 'none'}",
-            "restore the missing images, or make a new split in a new --workdir",
+            "restore the missing images, or make a new split in a new --workdir; in a "
+            "split of your own the split of what it leaves out is unused",
         )
     return [parts[checked.record.id] for checked in records]
 
@@ -165,6 +172,8 @@ def find_leaks(
     """Groups, and ids of files with identical content, that stand in two parts."""
     parts_of_group, parts_of_hash = defaultdict(set), defaultdict(set)
     for checked, part in zip(records, parts, strict=True):
+        if part == UNUSED:
+            continue
         parts_of_group[checked.record.group].add(part)
         parts_of_hash[checked.image_sha256].add(part)
     groups = sorted(name for name, found in parts_of_group.items() if len(found) > 1)
@@ -207,6 +216,23 @@ def _carve_validation(records, parts: list[str], data: Data) -> None:
         train, _deal(inside, groups, fractions, data.split_seed), strict=True
     ):
         parts[i] = part
+
+
+def _leave_out(records, parts: list[str], data: Data) -> None:
+    """Leaves `data.num_positives` of the training images with a defect, in place."""
+    positives = [
+        i for i, part in enumerate(parts) if part == "train" and records[i].label > 0
+    ]
+    if data.num_positives > len(positives):
+        raise InputError(
+            f"at most {len(positives)} in config.data.num_positives, the training "
+            "images with a defect",
+            f"{data.num_positives}",
+            f"--config.data.num_positives={len(positives)}",
+        )
+    order = np.random.default_rng(data.split_seed).permutation(positives)
+    for i in order[data.num_positives :]:
+        parts[i] = UNUSED
 
 
 def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
@@ -311,7 +337,7 @@ def _lookalike_notes(records, parts: Sequence[str]) -> list[str]:
     found = [
         f"{checked.record.id} like {trained[scene]}"
         for scene, checked, part in placed
-        if part != "train" and scene in trained
+        if part in ("val", "test") and scene in trained
     ]
     if not found:
         return []

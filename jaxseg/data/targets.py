@@ -5,7 +5,8 @@ the network, so at 1/8 of the size for SegDecNet and at full size for a U-Net.
 
 Source: https://arxiv.org/abs/2104.06064, the distance-transform weights of its
 segmentation loss, and the input pipeline of the authors' published runs. Differs: the
-mask is resized as images are here, antialiased.
+mask is divided into defect and background before it is grown and resized, and resized
+as images are here, antialiased.
 """
 
 import dataclasses

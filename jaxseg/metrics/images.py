@@ -16,7 +16,8 @@ def image_summary(scores: np.ndarray, labels: np.ndarray, threshold: float) -> S
     accuracy, precision, recall, f1 and tp, fp, fn, tn; `majority_accuracy`, that of
     always deciding for the more frequent class; `auc` of the ROC; `ap`, the step-wise
     Σ (R_i - R_{i+1}) P_i; `ap_trapezoid`, with straight lines between the same points,
-    as skokec/segdec-net-jim2019 has it. Areas are nan if only one class is present.
+    as vicoslab/mixed-segdec-net-comind2021 has it. Areas are nan if only one class is
+    present.
 
     >>> image_summary(np.array([0.25, 0.5]), np.array([0, 1]), 0.5)["f1"]
     1.0

@@ -4,7 +4,9 @@ Source: J. Bozic, D. Tabernik, D. Skocaj, Mixed supervision for surface-defect
 detection, Computers in Industry 2021, https://arxiv.org/abs/2104.06064. Differs from
 the paper as the authors' published runs do: without the second 5x5 convolution before
 the first pooling (`variant='paper'` has it), and the norm divides by the root of the
-deviation.
+deviation. Differs from those runs: colours are in the order red, green, blue, there
+reversed; `adjust_gradient=False` lets the decision change the segmentation from the
+first epoch on, there from the eleventh.
 """
 
 import functools
@@ -23,7 +25,8 @@ STRIDE = 8
 SMALLEST = 128
 """Pixels; below, the decision map has one value per channel, and no deviation."""
 
-xavier_normal = nn.initializers.glorot_normal()
+xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+"""Not cut off at two deviations, as `glorot_normal` is."""
 
 
 class FeatureNorm(nn.Module):

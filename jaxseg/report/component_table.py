@@ -47,7 +47,7 @@ def summarize(found: Sequence[Component], mm_per_pixel: float | None) -> dict[st
     return {
         "num_components": len(found),
         **_round(sizes, mm_per_pixel),
-        "orientation": round(orientation, 1),
+        "orientation": round(orientation, 1) % 180,
     }
 
 
@@ -70,7 +70,7 @@ def write(
             "component": number,
             **dict(zip(SIDES, np.round(one.box, 2).tolist(), strict=True)),
             **_round({key: getattr(one, key) for key in SIZES}, mm_per_pixel),
-            "orientation": round(one.orientation, 1),
+            "orientation": round(one.orientation, 1) % 180,
             "score": round(one.score, 4),
         }
         for name, by_class in images

@@ -8,7 +8,8 @@ test outputs. Differs: weights have a panel of their own, there they take the pl
 the ground truth; 'turbo' takes that of 'jet', whose bright bands look like edges
 (https://research.google/blog/turbo-an-improved-rainbow-colormap-for-visualization/); a
 landscape image is not turned upright, its panels are stacked; the factor of the
-rescaling is written down; the result is added.
+rescaling is written down; the result is added. Of a large part the worst images and
+some others are drawn, there all.
 """
 
 from collections.abc import Sequence

@@ -34,20 +34,23 @@ class SegDec(MaskAndImage):
     0 for an image whose mask is all `IGNORE` (weakly labelled). The map is `seg_map`,
     or `seg_logits` of a network without one, whose ignored pixels are left out; of the
     coarse `seg_map` they are background. L_dec is the BCE of the decision with the
-    largest `seg_target`, a soft label in training, or with the image's label where the
-    mask is not known, and in evaluation. Differs: there a weakly labelled image has the
-    soft label of the mask that is not used.
+    image's label, or, with `soft_label`, in training and where the mask is known, with
+    the largest `seg_target`. Differs: there a weakly labelled image has the soft label
+    of the mask that is not used.
 
     Attributes:
       targets: how masks become `seg_target` and, if weighted, `seg_weight`.
       dynamic: seg_share falls from 1 to 0 and dec_share rises from 0 to delta, epoch
         by epoch; else they are 1 and delta, as in evaluation.
       delta: weight of the decision.
+      soft_label: as published. A defect that is small beside a window of 17 x 17 pixels
+        then counts as nearly none: 0.1 for 29 pixels.
     """
 
     targets: TargetRule
     dynamic: bool
     delta: float
+    soft_label: bool
     needs = ("seg_logits", "cls_logits")
 
     def probabilities(self, outputs: Outputs) -> Outputs:
@@ -69,7 +72,7 @@ class SegDec(MaskAndImage):
         num_counted = jnp.maximum(counted.sum(axis=(1, 2)), 1)
         seg_loss = jnp.where(counted, pixels, 0.0).sum(axis=(1, 2)) / num_counted
         label = batch["label"].astype(jnp.float32)
-        if "progress" in batch:
+        if self.soft_label and "progress" in batch:
             label = jnp.where(segmented, target.max(axis=(1, 2)), label)
         dec_loss = _soft_bce(outputs["cls_logits"][:, 0], label)
         seg_share, dec_share = self.shares(batch.get("progress"))
@@ -91,6 +94,7 @@ def segdec(
     classes: tuple[str, ...],
     *,
     delta: float,
+    soft_label: bool,
     dynamic: bool,
     weighted: bool,
     weight_power: float,
@@ -100,8 +104,7 @@ def segdec(
     threshold: Literal["max_f1", "min_recall"],
     min_recall: float,
 ) -> SegDec:
-    """SegDecNet's loss; its parameters DELTA_CLS_LOSS, DYN_BALANCED_LOSS,
-    WEIGHTED_SEG_LOSS with _P and _MAX, and DILATE.
+    """SegDecNet's loss; docs/segdecnet.md has the names of its published parameters.
 
     Raises:
       InputError: more than two classes.
@@ -119,6 +122,7 @@ def segdec(
         TargetRule(dilate, weight_power, weight_max, weight_per_component, weighted),
         dynamic,
         delta,
+        soft_label,
     )
 
 
