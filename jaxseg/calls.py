@@ -60,12 +60,13 @@ class Calls:
         need = memory.need_of(compiled)
         takes = f"; {need.total / 1e9:.2f} GB of memory" if need else ""
         console.print(f"- {several} for {shape} compiled in {seconds:.1f} s{takes}")
-        misfits.refuse_large_step(need, self._room(), size.batch_size)
+        pixels = resident.num_bytes(self.experiment.abstract_data)
+        misfits.refuse_large_step(need, self._room(pixels), size.batch_size, pixels)
         return compiled
 
-    def _room(self) -> int | None:
+    def _room(self, pixels: int) -> int | None:
         """Bytes that a step may add on each device, once the pixels are there."""
         free = memory.free_bytes()
         if free is None or self.data is not None:
             return free
-        return free - resident.num_bytes(self.experiment.abstract_data)
+        return free - pixels

@@ -179,7 +179,7 @@ class _Training:
                 before = time.monotonic()
                 host_batches = list(itertools.islice(batches, count))
                 waited += time.monotonic() - before
-                self.profiler.look(self.step, self.state)
+                self.profiler.look(self.step, count, self.state)
                 inputs = [self.stopping.ask(batch) for batch in host_batches]
                 inputs = parallel.put_steps(inputs, self.experiment.mesh)
                 self.state, logs = call(self.state, self.calls.data, inputs)

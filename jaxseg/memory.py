@@ -6,6 +6,7 @@ everything between. Only what lives beside it is not counted: batches on their w
 of library kernels.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,12 @@ def need_of(compiled: jax.stages.Compiled) -> Need | None:
     )
 
 
+CGROUPS = (  # limit and use, of the second and the first version
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+
+
 def free_bytes() -> int | None:
     """What a program may still take of each device, or of the memory beside a CPU.
 
@@ -60,5 +67,23 @@ def free_bytes() -> int | None:
     if device.platform != "cpu" or not info.is_file():
         return None
     entries = dict(line.split(":") for line in info.read_text().splitlines())
-    kilobytes = int(entries["MemAvailable"].split()[0])
-    return kilobytes * 1024 // jax.local_device_count()
+    available = 1024 * int(entries["MemAvailable"].split()[0])
+    left = min(available, left_to_container(Path("/sys/fs/cgroup")))
+    return int(left) // jax.local_device_count()
+
+
+def left_to_container(cgroup: Path) -> float:
+    """Bytes that it may still take, pages of files given up; infinite without a limit.
+
+    Args:
+      cgroup: where Linux shows the container its limits.
+    """
+    for limit, used in CGROUPS:
+        if (cgroup / limit).is_file():
+            most = (cgroup / limit).read_text().strip()
+            lines = (cgroup / used).with_name("memory.stat").read_text().splitlines()
+            stat = dict(line.split() for line in lines)
+            pages = int(stat["inactive_file"]) + int(stat["active_file"])
+            taken = int((cgroup / used).read_text()) - pages
+            return math.inf if most == "max" else max(int(most) - taken, 0)
+    return math.inf

@@ -209,25 +209,37 @@ def refuse_sizes(run: Run, shapes: Callable[[tuple[int, int]], Any]) -> None:
             )
 
 
-def refuse_large_step(need: Need | None, free: int | None, batch_size: int) -> None:
-    """A step whose activations the device has no room for, told before it runs."""
+def refuse_large_step(
+    need: Need | None, free: int | None, batch_size: int, resident: int = 0
+) -> None:
+    """A step whose activations the device has no room for, told before it runs.
+
+    Args:
+      resident: bytes of training pixels on the device.
+    """
     if need is None or free is None or need.added <= free:
         return
+    pixels = f" beside {resident / 1e9:.2f} GB of pixels" if resident else ""
     raise out_of_memory(
         batch_size,
         f"{need.added / 1e9:.2f} GB for activations and gradients, {free / 1e9:.2f} GB "
-        "free",
+        f"free{pixels}",
+        "--config.data.cache=host, " if resident else "",
     )
 
 
 def out_of_memory(
-    batch_size: int, found: str = "its memory is exhausted"
+    batch_size: int, found: str = "its memory is exhausted", first: str = ""
 ) -> InputError:
-    """The error for a batch that the device has no room for."""
+    """The error for a batch that the device has no room for.
+
+    Args:
+      first: what to try before smaller batches.
+    """
     return InputError(
         f"room on the device for batches of {batch_size}",
         found,
-        f"--config.train.batch_size={max(batch_size // 2, 1)}, "
+        f"{first}--config.train.batch_size={max(batch_size // 2, 1)}, "
         "--config.train.accumulate=2 or --config.train.remat=norms, with --restart",
     )
 

@@ -17,18 +17,20 @@ from jaxseg.progress import console
 HEAVIEST = 10
 # First that fits. Fusions carry the names of what is in them.
 KINDS = {
-    "host transfers": r"memcpyh2d|memcpyd2h|infeed|outfeed|send|recv",
     "collectives": r"all-|reduce-scatter|collective|nccl",
-    "convolutions": r"conv(?!ert)|cudnn",
+    "host transfers": r"memcpyh2d|memcpyd2h|infeed|outfeed|send|recv",
+    "convolutions": r"conv(?!ert)|cudnn(?!.*to(?:nhwc|nchw))",
     "matrix products": r"dot|gemm|matmul",
-    "transposes and copies": r"transpose|copy|memcpyd2d",
+    "transposes and copies": r"transpose|copy|memcpyd2d|to(?:nhwc|nchw)",
     "everything else": "",
 }
-_OPERATION = re.compile(r"[a-z][\w.\-$]*|Memcpy\w+")  # else the runtime's own events
+_OPERATION = re.compile(r"[a-z][\w.\-$]*")  # else events of the runtime on a CPU
 
 
 class Profiler:
     """Traces the steps first <= k < stop, or the part of them before an epoch ends.
+
+    Whole calls, where a call makes several steps.
 
     Args:
       steps: (first, stop); None traces nothing.
@@ -39,13 +41,15 @@ class Profiler:
         self._first, self._stop = steps or (0, 0)
         self._since: int | None = None
 
-    def look(self, step: int, state: Any) -> None:
-        """Begins or ends the trace, before the call that makes `step` and others.
+    def look(self, step: int, count: int, state: Any) -> None:
+        """Begins or ends the trace, before the call that makes `count` steps.
 
         Args:
+          step: the first of them.
           state: what the last call gave; the end waits for it.
         """
-        if self._since is None and self._first <= step < self._stop:
+        is_in = step < self._stop and self._first < step + count
+        if self._since is None and is_in:
             self._since = step
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder)
@@ -84,7 +88,7 @@ def summarize(events: Iterable[tuple[str, float]], steps: int) -> str:
         share = seconds / whole
         return f"{1e3 * seconds / steps:10.3f} ms {share:6.1%}  {name}{note}"
 
-    lines = [f"{steps} steps; time of the devices a step", ""]
+    lines = [f"{steps} steps; time of a device a step", ""]
     lines += [line(kind, seconds) for kind, seconds in kinds.most_common()]
     lines += ["", f"the {HEAVIEST} heaviest operations"]
     lines += [
@@ -101,25 +105,17 @@ def kind_of(name: str) -> str:
 
 
 def is_operation(name: str) -> bool:
-    """Whether an event of a trace is an operation of the compiled program."""
+    """Whether an event of a CPU's thread is an operation of the compiled program."""
     return _OPERATION.fullmatch(name) is not None
 
 
 def _events(path: Path) -> Iterator[tuple[str, float]]:
-    """Of the devices; XLA's threads are the device of a CPU."""
+    """Of the first device; XLA's threads are the device of a CPU."""
     planes = jax.profiler.ProfileData.from_file(str(path)).planes
     planes = {plane.name: list(plane.lines) for plane in planes}
-    devices = [lines for name, lines in planes.items() if name.startswith("/device:")]
-    for line in (line for lines in devices for line in lines):
-        if line.name.startswith(("Stream", "XLA Ops")):
-            yield from _operations(line)
-    if not devices:
-        for line in planes.get("/host:CPU", []):
-            if line.name.startswith("tf_XLA"):
-                yield from _operations(line)
-
-
-def _operations(line) -> Iterator[tuple[str, float]]:
-    for event in line.events:
-        if is_operation(event.name):
-            yield event.name, event.duration_ns / 1e9
+    devices = sorted(p for p in planes if p.startswith(("/device:GPU", "/device:TPU")))
+    for line in planes[devices[0]] if devices else planes.get("/host:CPU", []):
+        if line.name.startswith(("Stream", "XLA Ops") if devices else "tf_XLA"):
+            for event in line.events:
+                if devices or is_operation(event.name):
+                    yield event.name, event.duration_ns / 1e9

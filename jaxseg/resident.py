@@ -54,10 +54,12 @@ def choose(data: Data, source: Source, count: int, mesh: Mesh) -> tuple[bool, st
                 "--config.data.cache=host, or a smaller --config.data.image_size",
             )
         return True, f"{text} stay in the memory of the device (data.cache=device)"
-    if limit and size <= MAX_SHARE * limit:
-        share = size / limit
-        return True, f"{text} stay in the memory of the device, {share:.0%} of it"
-    return False, ""
+    if not limit:
+        return False, ""
+    share = f"{size / limit:.0%} of it"
+    if size <= MAX_SHARE * limit:
+        return True, f"{text} stay in the memory of the device, {share}"
+    return False, f"{text} come from the host: for the device's memory, {share} is much"
 
 
 def abstract_data(source: Source, count: int) -> dict[str, jax.ShapeDtypeStruct]:

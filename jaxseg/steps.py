@@ -43,10 +43,10 @@ def make_train_step(
     """Builds the update `(state, batch) -> (state, logs)`.
 
     The objective is the mean loss of the batch, or with `reduction` 'sum' the sum; the
-    logs have the means of `Task.losses`. With `accumulate` micro-batches of consecutive
-    images the gradients are averaged over them; batch norm then sees one micro-batch at
-    a time. Where the loss or the gradient is not finite the step counts and changes
-    nothing else, and `skipped` in the logs is true.
+    logs have the means of `Task.losses`. With `accumulate` micro-batches the gradients
+    are averaged over them; images k, k + accumulate, k + 2 accumulate ... are the k-th,
+    and batch norm sees one of them at a time. Where the loss or the gradient is not
+    finite the step counts and changes nothing else, and `skipped` in the logs is true.
 
     Args:
       parts: those of `optim.make_optimizer`.
@@ -105,8 +105,12 @@ def _make_differentiate(gradient: Callable, accumulate: int) -> Callable:
         )
         return logs, batch_stats, grads
 
+    # Not of consecutive images, those of one device: each brings its part of each.
+    def split(x):
+        return x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
     def in_parts(state, batch, key):
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        parts = jax.tree.map(split, batch)
 
         def add(carry, inputs):
             batch_stats, grads = carry

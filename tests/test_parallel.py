@@ -67,7 +67,15 @@ def thin_segdecnet(monkeypatch):
 MAKERS = [a_classifier, a_unet, a_segdecnet]
 
 
-def trainer(make, optimizer, num_devices, *, shard_optimizer=False, named=AUGMENT):
+def trainer(
+    make,
+    optimizer,
+    num_devices,
+    *,
+    shard_optimizer=False,
+    named=AUGMENT,
+    accumulate=1,
+):
     """(compiled call, its state before the first step, the mesh, batch of a seed)."""
     model, task, batch_of = make()
     mesh = mesh_of(num_devices)
@@ -80,7 +88,7 @@ def trainer(make, optimizer, num_devices, *, shard_optimizer=False, named=AUGMEN
         augment.make_augment(named),
         NORMALIZE,
         seed=0,
-        accumulate=1,
+        accumulate=accumulate,
         ema_decay=None,
         parts={},
         reduction="mean",
@@ -136,6 +144,16 @@ def test_the_wish_to_stop_reaches_all_in_the_collective_of_the_gradient():
     assert len(re.findall(r" all-reduce(?:-start)?\(", compiled.as_text())) == 1
     _, logs = compiled(state, {}, inputs)
     np.testing.assert_array_equal(logs["stop"], np.float32([2 / 16]))
+
+
+def test_micro_batches_move_no_image_between_devices():
+    """Each has its part of every one of them, and only gradients are added up."""
+    call, state, mesh, batch_of = trainer(
+        a_unet, optax.sgd(0.1), 8, named={}, accumulate=2
+    )
+    text = call.lower(state, {}, inputs_of(batch_of(0), mesh)).compile().as_text()
+    assert " all-reduce" in text
+    assert not re.findall("all-gather|all-to-all|collective-permute", text)
 
 
 # The optimizer's arrays in shares.
