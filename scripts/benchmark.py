@@ -347,11 +347,16 @@ def main(arguments: list[str]) -> None:
 def settings(options: argparse.Namespace) -> list[str]:
     """The arguments that matter to the result, without paths of this machine."""
     names = ("config", "against", "batches", "memory", "device", "images")
-    names += ("batch", "size", "precision")
+    names += ("batch", "size", "precision", "measure", "compiled")
     given = [(name, getattr(options, name, None)) for name in names]
     paths = ("data.dir=", "data.cache_dir=")
     changes = [text for text in options.overrides if not text.startswith(paths)]
-    return [f"--{name} {value}" for name, value in given if value] + changes
+    words = [
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in given
+        if value
+    ]
+    return words + changes
 
 
 if __name__ == "__main__":

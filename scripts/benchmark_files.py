@@ -5,8 +5,9 @@ Needs what a training needs, unlike a step on noise.
 
 import collections
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +31,12 @@ class Files(NamedTuple):
     Attributes:
       loader: its shuffled batches.
       listing: paths and labels, as torch_twin.py wants them.
+      obstacle: why it cannot have them; '' if it can.
     """
 
     loader: TrainLoader
     listing: dict[str, Any]
+    obstacle: str
 
     def contestant(self, ours: Ours) -> Callable[[int], float]:
         """Steps on these batches -> seconds."""
@@ -43,12 +46,15 @@ class Files(NamedTuple):
         """The listing, for PyTorch's DataLoader to make such batches of.
 
         Raises:
-          InputError: they have the targets of SegDecNet.
+          InputError: they have the targets of SegDecNet, drawn masks or windows.
         """
+        obstacle = self.obstacle
         if "seg_target" in batch:
+            obstacle = "the targets of SegDecNet, which are made once, beforehand"
+        if obstacle:
             raise InputError(
-                "a task on images and masks as they are, for PyTorch's DataLoader",
-                "the targets of SegDecNet, which are made once, beforehand",
+                "whole images and masks in files, for PyTorch's DataLoader",
+                obstacle,
                 "the same command without --against",
             )
         return self.listing
@@ -74,9 +80,13 @@ def open_files(run: Run) -> Files:
         "batch_size": run.train.batch_size,
     }
     masks = [c.record.mask for c in checked]
+    obstacle = "" if run.data.crop is None else "windows of them (data.crop)"
     if any(masks):
-        listing["masks"] = [str(Path(mask).resolve()) for mask in masks]
-    return Files(experiment.phases[0].loader, listing)
+        if all(isinstance(mask, Path) for mask in masks):
+            listing["masks"] = [str(mask.resolve()) for mask in masks]
+        else:
+            obstacle = "masks that are drawn from annotations, or images without one"
+    return Files(experiment.phases[0].loader, listing, obstacle)
 
 
 class _FromFiles:
@@ -86,21 +96,28 @@ class _FromFiles:
         self._in_flight = collections.deque()
 
     def run(self, steps: int) -> float:
-        """Seconds of all steps together."""
+        """Seconds of so many steps, made in whole calls."""
         started, one_batch = time.perf_counter(), self._ours.inputs
-        for _ in range(steps):
-            batch = next(self._batches)
-            given = {"stop": np.zeros(len(batch["index"]), np.bool_), **batch}
-            chosen = {name: given[name] for name in one_batch}
-            self._ours.inputs = parallel.put_steps([chosen], self._ours.mesh)
-            self._in_flight.append((batch, self._ours.advance()))
+        count = self._ours.count
+        calls = -(-steps // count)
+        for _ in range(calls):
+            batches = list(itertools.islice(self._batches, count))
+            inputs = [_inputs_of(batch, one_batch) for batch in batches]
+            self._ours.inputs = parallel.put_steps(inputs, self._ours.mesh)
+            self._in_flight.append((batches, self._ours.advance()))
             self._give_back(keep=CALLS_AHEAD)
         self._give_back(keep=0)
         self._ours.inputs = one_batch
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) * steps / (calls * count)
 
     def _give_back(self, keep: int) -> None:
         while len(self._in_flight) > keep:
-            batch, logs = self._in_flight.popleft()
+            batches, logs = self._in_flight.popleft()
             jax.block_until_ready(logs)
-            self._loader.give_back(batch)
+            for batch in batches:
+                self._loader.give_back(batch)
+
+
+def _inputs_of(batch: HostBatch, names: Iterable[str]) -> HostBatch:
+    given = {"stop": np.zeros(len(batch["index"]), np.bool_), **batch}
+    return {name: given[name] for name in names}

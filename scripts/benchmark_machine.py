@@ -22,13 +22,15 @@ def describe_machine(versions: dict[str, str], others: float) -> dict:
     """
     import jax
 
+    from jaxseg.backend import usable_cores
+
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": len(usable_cores()),
         "device": jax.devices()[0].device_kind,
         "others": others,
         "flags": os.environ.get("XLA_FLAGS", ""),

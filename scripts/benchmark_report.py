@@ -53,8 +53,9 @@ METHODS = {
     "allocated by NumPy, three in flight, whose memory the C library hands out again; "
     "new pages come from the system every time. The images are rendered concrete.",
     "start": "Wall time from the start of a process. 'First step' is the time until "
-    "the program says that its step is compiled, plus the mean step of the first "
-    "epoch. Cold: no data rendered, no cache. Warm: the same command once more.",
+    "the program says that its step is compiled and its images are decoded, plus the "
+    "mean step of the first epoch. Cold: no data rendered, no cache. Warm: the same "
+    "command once more.",
 }
 
 
@@ -170,7 +171,8 @@ def make_report(records: Sequence[dict]) -> str:
 
 def _identity(record: dict) -> str:
     machine = record["machine"]
-    return json.dumps([record["command"], machine["cpu"], machine["versions"]])
+    same = [machine[key] for key in ("cpu", "cores", "versions")]
+    return json.dumps([record["command"], *same])
 
 
 def _report_lines(record: dict) -> list[str]:
@@ -179,8 +181,8 @@ def _report_lines(record: dict) -> list[str]:
     facts = [f"`benchmark.py {record['command']}`", versions]
     if record["kind"] != "scale":  # a prediction, the same wherever it is made
         facts += [
-            f"{machine['cpu']}, {machine['cores']} cores",
-            f"{machine['others']:.0%} of them used by other programs",
+            f"{machine['cpu']}, cores: {machine['cores']}",
+            f"{machine['others']:.0%} of the machine used by other programs",
             f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
         ]
     facts += facts_of(record)

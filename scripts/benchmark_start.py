@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from jaxseg.errors import InputError
 
 TRAIN = Path(__file__).with_name("train.py")
 IMPORTS = 5
+STEP_IS_COMPILED = re.compile(r"- (\d+ train steps|train step) for ")
 
 
 def measure_start(config: Path, overrides: Sequence[str]) -> dict[str, float]:
@@ -66,9 +68,9 @@ def _first_epoch(
     ) as process:
         for line in process.stdout:
             lines.append(line)
-            if line.startswith(("- train step for ", "Decoding images: ")):
+            if STEP_IS_COMPILED.match(line) or line.startswith("Decoding images: "):
                 ready = time.perf_counter() - started
-            if line.startswith("- train step for "):
+            if STEP_IS_COMPILED.match(line):
                 compiled = ready
             if line.startswith("epoch 1/"):
                 process.send_signal(signal.SIGTERM)

@@ -38,9 +38,21 @@ def twin_of(run: Run) -> str:
     """The network as torch_twin.py names it.
 
     Raises:
-      InputError: PyTorch's libraries have none like it, and the twin neither.
+      InputError: PyTorch's libraries have none like it, and the twin neither; or it is
+        not for two classes on images of three colours.
     """
-    network = run.model.network
+    twin = _name_of(run.model.network)
+    channels, classes = run.data.channels, run.data.source.kwargs.get("classes", ())
+    if channels != 3 or len(classes) > 2:
+        raise InputError(
+            "two classes on images of three colours, as PyTorch's side has them",
+            f"{channels} channel(s), {len(classes) or 'two'} classes",
+            "the same command without --against",
+        )
+    return twin
+
+
+def _name_of(network: Spec) -> str:
     name, keys = network.name, network.kwargs
     encoder = keys.get("encoder", "")
     is_resnet, is_smp = encoder.startswith("resnet"), encoder.startswith("smp_")

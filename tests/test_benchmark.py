@@ -125,7 +125,7 @@ def test_the_report_holds_the_last_measurement_of_every_command(tmp_path):
     assert "| jaxseg float32 | 0.5000 | 16.0 |  |" in page
     assert "| PyTorch float32 | 0.2500 | 32.0 | 0.50x (0.40 to 0.60) |" in page
     for fact in (
-        "Abacus, 2 cores",
+        "Abacus, cores: 2",
         "3 blocks of each",
         "jax 0.12.0",
         "torch 2.13.0",
@@ -164,6 +164,10 @@ def test_a_recorded_command_has_no_path_of_this_machine():
     options = benchmark.make_parser().parse_args(words)
     options.overrides = ["data.dir=/home/x", "seed=1", "data.cache_dir=/tmp/x"]
     assert benchmark.settings(options) == ["--config configs/sdnet.py", "seed=1"]
+    options = benchmark.make_parser().parse_args([*words, "--compiled"])
+    options.overrides = []
+    wanted = ["--config configs/sdnet.py", "--compiled"]
+    assert benchmark.settings(options) == wanted
 
 
 def test_the_unet_of_the_twin_learns_as_ours_does(tiny, torch_twin):
@@ -230,6 +234,13 @@ def test_the_weights_of_a_config_have_partners_in_the_library(
 def test_a_network_that_pytorch_has_not_is_refused(name):
     with pytest.raises(InputError, match="a network that PyTorch has too"):
         benchmark_twin.twin_of(config(name))
+
+
+@pytest.mark.parametrize("name", ["dagm2007", "severstal"])
+def test_grey_images_are_not_for_the_twin(name):
+    with pytest.raises(InputError, match="images of three colours") as error:
+        benchmark_twin.twin_of(config(name))
+    assert error.value.found.startswith("1 channel(s)")
 
 
 def multiplications(height, width, channels, features, taps):

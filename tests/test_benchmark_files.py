@@ -1,5 +1,6 @@
 """`benchmark.py step --batches files`: both sides see the training part of a config."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -53,20 +54,25 @@ def make_ours(run):
     return benchmark_step.Ours(program, benchmark_step.make_batch(program))
 
 
-def test_steps_from_files_are_those_of_the_batches_of_the_loader(run, files):
-    fed, by_hand = make_ours(run), make_ours(run)
+@pytest.mark.parametrize(("steps_per_call", "made"), [(1, 3), (2, 4)])
+def test_steps_from_files_are_those_of_the_batches_of_the_loader(
+    run, files, steps_per_call, made
+):
+    """In whole calls: two and one are 4 steps in calls of two."""
+    several = dataclasses.replace(run.train, steps_per_call=steps_per_call)
+    fed, by_hand = make_ours(dataclasses.replace(run, train=several)), make_ours(run)
     one_batch = fed.inputs
     contestant = files.contestant(fed)
     assert contestant(2) > 0
     assert contestant(1) > 0
     assert fed.inputs is one_batch
-    for batch in files.loader.batches(0, 3):
+    for batch in files.loader.batches(0, made):
         arrays = {k: np.copy(batch[k]) for k in ("image", "mask", "label", "index")}
         arrays["stop"] = np.zeros(8, bool)
         by_hand.inputs = parallel.put_steps([arrays], by_hand.mesh)
         by_hand.advance()
         files.loader.give_back(batch)
-    assert int(fed.state.step) == 3
+    assert int(fed.state.step) == made
     jax.tree.map(np.testing.assert_array_equal, fed.state.params, by_hand.state.params)
 
 
@@ -84,6 +90,8 @@ def test_the_listing_has_the_images_of_the_training_part_with_their_masks(run, f
 def test_targets_of_segdecnet_are_not_for_a_dataloader(files):
     with pytest.raises(InputError, match="SegDecNet"):
         files.listing_for({"seg_target": np.zeros(1)})
+    with pytest.raises(InputError, match="windows"):
+        files._replace(obstacle="windows of them (data.crop)").listing_for({})
 
 
 def test_pytorch_reads_an_image_with_its_mask_flipped_or_not(tmp_path):
