@@ -10,8 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
-# oneDNN calls halve the time of a step in bfloat16, where a CPU has it, and take a tenth
-# off in float32. They work since jaxlib 0.12; older ones have the flags without effect.
+# oneDNN calls halve the time of a step in bfloat16, where a CPU has it; in float32 they
+# take a tenth off. They work since jaxlib 0.12; older ones have flags without effect.
 ONEDNN_CALLS = "xla_cpu_experimental_onednn_custom_call=true"
 CPU_FLAGS = ("xla_cpu_use_onednn=true", ONEDNN_CALLS)
 HUGE_PAGES = "glibc.malloc.hugetlb=1"

@@ -109,6 +109,6 @@ def _training(run: FinishedRun) -> Iterator[str]:
     waits = [float(row["input_wait"]) for row in run.history[1:]]
     if waits and np.median(waits) > MUCH_WAITING:
         yield (
-            f"The device waited for images {np.median(waits):.0%} of the time; "
+            f"Steps waited for images {np.median(waits):.0%} of the time; "
             "--config.data.cache=host or device, or more --config.data.workers, help."
         )
