@@ -52,6 +52,7 @@ CGROUPS = (  # limit and use, of the second and the first version
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
+FILE_PAGES = ("active_file", "inactive_file")
 
 
 def free_bytes() -> int | None:
@@ -83,7 +84,7 @@ def left_to_container(cgroup: Path) -> float:
             most = (cgroup / limit).read_text().strip()
             lines = (cgroup / used).with_name("memory.stat").read_text().splitlines()
             stat = dict(line.split() for line in lines)
-            pages = int(stat["inactive_file"]) + int(stat["active_file"])
+            pages = sum(int(stat.get(name, 0)) for name in FILE_PAGES)
             taken = int((cgroup / used).read_text()) - pages
             return math.inf if most == "max" else max(int(most) - taken, 0)
     return math.inf
