@@ -76,7 +76,7 @@ def test_no_negatives(refuse, tmp_path):
         save(root / f"kos{item:02d}" / "Part1_label.bmp", spot(item))
     error = refuse("kolektor_sdd", root)
     assert "none of them clean" in error
-    assert "--config.data.sampling=shuffle" in error
+    assert "--config.task.name=segmentation" in error
 
 
 def test_positives_without_a_mask_pixel(refuse, tmp_path):
