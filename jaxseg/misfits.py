@@ -138,11 +138,14 @@ def refuse_unknown_monitor(run: Run, names: list[str]) -> None:
 def refuse_one_sided(run: Run, task: Task, labels: np.ndarray) -> None:
     """A decision is learned from both kinds of images; only both can be matched.
 
+    Windows of one image (`data.crop`) may be of both kinds.
+
     Args:
       labels: of the images of the training part.
     """
     has_masks, decides = ("seg_logits" in task.needs), ("cls_logits" in task.needs)
-    if decides and (has_masks or len(task.classes) == 2):
+    is_binary = has_masks or len(task.classes) == 2
+    if decides and is_binary and run.data.crop is None:
         reason = f"task.name={run.task.name!r}"
         fix = (
             "--config.task.name=segmentation with its keys, which decides nothing"
