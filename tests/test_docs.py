@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import command_line  # noqa: E402
+
+from jaxseg.config import to_dict  # noqa: E402
+from jaxseg.vocabulary import SCHEMAS  # noqa: E402
+
 README = (ROOT / "README.md").read_text()
 SCRIPTS = sorted(
     path
@@ -28,6 +35,16 @@ def test_files_that_the_readme_names_exist():
 
 def test_the_readme_names_every_config():
     assert all(f"`{path.name}`" in README for path in (ROOT / "configs").glob("*.py"))
+
+
+def test_keys_in_place_of_published_parameters_are_keys_of_segdecnet():
+    page = (ROOT / "docs" / "segdecnet.md").read_text()
+    keys = set(re.findall(r"\b((?:task|model|data|optim|train)\.\w+)", page))
+    assert len(keys) > 15
+    path = ROOT / "configs" / "kolektor_sdd.py"
+    tree = to_dict(command_line.load_config(path, [], SCHEMAS))
+    unknown = [key for key in keys if key.split(".")[1] not in tree[key.split(".")[0]]]
+    assert unknown == []
 
 
 def test_the_gate_runs_the_test_command_of_the_readme():
