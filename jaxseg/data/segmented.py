@@ -1,4 +1,4 @@
-"""Mixed supervision: which masks of defects are learned from.
+"""Which defects are learned from, and of which the mask: mixed supervision.
 
 The other training images with a defect count by their label alone. Clean images are
 known pixel by pixel, and validation and test see all masks.
@@ -61,7 +61,8 @@ def choose_masks(
         wanted = _read_names(Path(data.segmented_file).expanduser(), records)
         shown = [i for i in positives if _names_of(records[i]) & wanted]
     elif data.num_segmented is not None:
-        _refuse_too_many(data.num_segmented, len(positives))
+        what = "a defect and a mask"
+        _refuse_too_many("num_segmented", data.num_segmented, len(positives), what)
         order = np.random.default_rng(data.split_seed).permutation(positives)
         shown = order[: data.num_segmented]
     else:
@@ -79,19 +80,37 @@ def choose_masks(
     )
 
 
+def surplus_positives(
+    records: Sequence[CheckedRecord], parts: Sequence[str], data: Data
+) -> np.ndarray:
+    """Positions of the training images with a defect beyond `data.num_positives`.
+
+    Raises:
+      InputError: there are fewer than those.
+    """
+    positives = np.array(
+        [i for i, p in enumerate(parts) if p == "train" and records[i].label > 0],
+        np.int64,
+    )
+    if data.num_positives is None:
+        return positives[:0]
+    _refuse_too_many("num_positives", data.num_positives, len(positives), "a defect")
+    order = np.random.default_rng(data.split_seed).permutation(positives)
+    return order[data.num_positives :]
+
+
 def _names_of(checked: CheckedRecord) -> set[str]:
     """What a list may call an image: its id, the end of it, or its group."""
     record = checked.record
     return {record.id, record.id.rpartition("/")[2], record.group}
 
 
-def _refuse_too_many(wanted: int, count: int) -> None:
+def _refuse_too_many(key: str, wanted: int, count: int, what: str) -> None:
     if wanted > count:
         raise InputError(
-            f"at most {count} in config.data.num_segmented, the training images with a "
-            "defect and a mask",
+            f"at most {count} in config.data.{key}, the training images with {what}",
             f"{wanted}",
-            f"--config.data.num_segmented={count}",
+            f"--config.data.{key}={count}",
         )
 
 

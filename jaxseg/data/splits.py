@@ -17,6 +17,7 @@ import numpy as np
 from jaxseg import files
 from jaxseg.config import Data
 from jaxseg.data.check import CheckedRecord
+from jaxseg.data.segmented import surplus_positives
 from jaxseg.errors import InputError, shorten
 
 PARTS = ("train", "val", "test")
@@ -69,8 +70,8 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     else:
         parts, notes = _keep_or_deal(records, data)
     _refuse_missing_classes(records, parts)
-    if data.num_positives is not None:
-        _leave_out(records, parts, data)
+    for surplus in surplus_positives(records, parts, data):
+        parts[surplus] = UNUSED
     return Split(tuple(parts), (*notes, *_lookalike_notes(records, parts)))
 
 
@@ -216,23 +217,6 @@ def _carve_validation(records, parts: list[str], data: Data) -> None:
         train, _deal(inside, groups, fractions, data.split_seed), strict=True
     ):
         parts[i] = part
-
-
-def _leave_out(records, parts: list[str], data: Data) -> None:
-    """Leaves `data.num_positives` of the training images with a defect, in place."""
-    positives = [
-        i for i, part in enumerate(parts) if part == "train" and records[i].label > 0
-    ]
-    if data.num_positives > len(positives):
-        raise InputError(
-            f"at most {len(positives)} in config.data.num_positives, the training "
-            "images with a defect",
-            f"{data.num_positives}",
-            f"--config.data.num_positives={len(positives)}",
-        )
-    order = np.random.default_rng(data.split_seed).permutation(positives)
-    for i in order[data.num_positives :]:
-        parts[i] = UNUSED
 
 
 def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
