@@ -9,9 +9,10 @@ has in the original image, in pixels of that image, however it was resized.
   straight from where blunt ends bend it to the edge of the mask. Acute angles and
   crossings lose up to about one width. A blob has its extent along its main axis.
 - mean_width: area / length, without the surroundings of nodes, where branches overlap.
-- max_width: twice the largest radius (smoothed likewise), less what twice the radius
-  exceeds the mean width by on average, 0 to 1.4 pixels: a radius reaches to the middle
-  of the first pixel outside.
+- max_width: the largest width across the middle line (smoothed likewise), where it is
+  no more than twice the radius. A radius reaches to the middle of the first pixel
+  outside and is up to 1.4 pixels too long; a line that turns is not crossed at right
+  angles everywhere.
 - orientation: of the main axis, the direction in which the pixels vary most: degrees
   from the image's x axis towards its top, in [0, 180); 0 is level, 90 upright. NaN
   where no direction is the main one.
@@ -240,16 +241,35 @@ class _Piece:
         if not any(counted.any() for counted in middles):
             clear = np.ones_like(clear)  # nothing but nodes
             middles = [self._within(clear, course.middle) for course in courses]
-        area, length, radii, widest = self._area(self.pixels & clear), 0.0, [], 0.0
+        area, length, widest = self._area(self.pixels & clear), 0.0, 0.0
         for course, counted in zip(courses, middles, strict=True):
             length += course.beyond + float(_steps(course.middle)[counted[1:]].sum())
-            radii.append(course.middle[counted, 2])
-            line = course.line[self._within(clear, course.line), 2]
-            widest = max(widest, float(line.max(initial=0)))
+            across = np.minimum(2 * course.line[:, 2], self._across(course.line))
+            across = across[self._within(clear, course.line)]
+            widest = max(widest, float(across.max(initial=0)))
         mean = area / length
-        excess = 2 * float(np.concatenate(radii).mean()) - mean
-        excess = min(max(excess, 0.0), math.sqrt(2) * float(self.spacing.max()))
-        return mean, max(2 * widest - excess, mean)
+        return mean, max(widest, mean)
+
+    def _across(self, line: np.ndarray) -> np.ndarray:
+        """[n] widths of the mask at the points of a line, at right angles to it."""
+        if len(line) < 2:
+            return 2 * line[:, 2]
+        # On a diagonal every whole step meets the corners of pixels: half-way, too.
+        points = np.empty((2 * len(line) - 1, 2))
+        points[::2] = line[:, :2]
+        points[1::2] = (line[1:, :2] + line[:-1, :2]) / 2
+        y, x = np.gradient(points, axis=0).T
+        normal = np.stack([-x, y], axis=1) / np.hypot(y, x).clip(1e-9)[:, None]
+        limit = CORNER * line[:, 2].max() + self.spacing.max()
+        step = max(self.spacing.max() / 4, limit / 64)
+        reach = np.arange(step / 2, limit, step)
+        width = np.zeros(len(points))
+        for way in (reach, -reach):
+            rays = points[:, None] + way[:, None] * normal[:, None]
+            index = self._index(rays)
+            inside = np.logical_and.accumulate(self.mask[index], axis=1)
+            width += step * np.where(inside, self.shares[index], 0).sum(axis=1)
+        return ndimage.gaussian_filter1d(width, 2 * SIGMA, mode="nearest")[::2]
 
     def _away_from_nodes(self, branches: list[Branch], ends) -> np.ndarray:
         """[h, w] bool: False where branches overlap."""
@@ -270,8 +290,13 @@ class _Piece:
 
     def _within(self, area: np.ndarray, line: np.ndarray) -> np.ndarray:
         """[n] bool of the points of a line; those outside count with the border."""
-        index = np.floor(line[:, :2] / self.spacing + 0.5).astype(int)
-        return area[tuple(np.clip(index, 0, np.subtract(area.shape, 1)).T)]
+        return area[self._index(line[:, :2])]
+
+    def _index(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the pixels at points [..., 2]."""
+        index = np.floor(points / self.spacing + 0.5).astype(int)
+        index = np.clip(index, 0, np.subtract(self.mask.shape, 1))
+        return index[..., 0], index[..., 1]
 
 
 def _smooth(line: np.ndarray, *, closed: bool) -> np.ndarray:

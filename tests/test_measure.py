@@ -62,9 +62,9 @@ def test_a_line_of_any_angle_has_its_length_and_width(width):
         found = only(line(length, width, degrees, rng))
         case = (degrees, length, found)
         # Which pixels belong to a drawn line is itself uncertain by up to a pixel.
-        assert is_near(found.length, length, 1.5, 0.03), case
+        assert is_near(found.length, length, 1, 0.03), case
         assert is_near(found.mean_width, width, 1, 0.03), case
-        assert is_near(found.max_width, width, 1.5, 0.03), case
+        assert is_near(found.max_width, width, 1, 0.03), case
         turn = (found.orientation - degrees + 90) % 180 - 90
         assert abs(turn) < 2, case
 
@@ -95,7 +95,7 @@ def test_where_branches_meet_each_counts_once(width, degrees):
     found = only(star(arms, width, degrees, rng))
     assert is_near(found.length, arms * len(degrees), 1.5, 0.03)
     assert is_near(found.mean_width, width, 1, 0.03)
-    assert is_near(found.max_width, width, 1.5, 0.07)
+    assert is_near(found.max_width, width, 1, 0.07)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
@@ -206,7 +206,7 @@ def test_a_stretched_image_is_measured_in_its_own_pixels(spacing):
         case = (degrees, length, found)
         assert is_near(found.length, length, 3 * pixel, 0.03), case
         assert is_near(found.mean_width, width, pixel, 0.03), case
-        assert is_near(found.max_width, width, 1.5 * pixel, 0.03), case
+        assert is_near(found.max_width, width, pixel, 0.03), case
         assert is_near(found.area, mask.sum() * spacing[0] * spacing[1], 0, 0.02)
         assert abs((found.orientation - degrees + 90) % 180 - 90) < 2, case
         rows = np.flatnonzero(mask.any(1))

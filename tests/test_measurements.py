@@ -128,7 +128,7 @@ def test_sizes_are_in_pixels_of_the_original_image(stretched):
         assert row["num_components/crack"] == 1
         assert abs(row["length/crack"] - true.length) < 2 * pixel, name
         assert abs(row["mean_width/crack"] - true.mean_width) < pixel, name
-        assert abs(row["max_width/crack"] - true.max_width) < 1.5 * pixel, name
+        assert abs(row["max_width/crack"] - true.max_width) < pixel, name
         assert abs(row["area/crack"] - true.area) < 0.1 * true.area, name
         turn = row["orientation/crack"] - true.orientation
         assert abs((turn + 90) % 180 - 90) < 3, name
