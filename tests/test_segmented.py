@@ -61,20 +61,23 @@ def test_a_number_hides_the_other_training_defects_and_nothing_else(records):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "elsewhere"),
     [
-        "kos02/Part1\nkos04/Part1\n",
-        "\ufeffid\nkos02/Part1.jpg\n\n kos04/Part1.jpg \nkos01/Part0\n",
-        '"kos02"\nkos04\nkos06\n',  # groups, as the published lists have them
+        ("kos02/Part1\nkos04/Part1\n", 0),
+        ("\ufeffid\nkos02/Part1.jpg\n\n kos04/Part1.jpg \nkos01/Part0\n", 0),
+        # Groups, as the published lists have them; that of kos06 has four images.
+        ('"kos02"\nkos04\nkos06\n', 4),
     ],
 )
-def test_a_list_names_the_masks_in_use(records, tmp_path, text):
+def test_a_list_names_the_masks_in_use(records, tmp_path, text, elsewhere):
     data = write(tmp_path / "list.csv", text)
     chosen = choose_masks(records, TRAIN, data)
     inside = [name for name in shown(records, chosen) if name < "kos05"]
     assert inside == ["kos02/Part1", "kos04/Part1"]
     assert chosen.count == 2
     assert not chosen.hidden[16:].any()
+    assert len(chosen.notes) == 1 + (elsewhere > 0)
+    assert not elsewhere or chosen.notes[1].startswith(f"{elsewhere} of the images")
 
 
 def test_a_list_may_leave_the_folders_out(tmp_path):

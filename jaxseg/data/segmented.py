@@ -34,7 +34,7 @@ class Segmented(NamedTuple):
     Attributes:
       hidden: [number of records] bool, masks that are not in use; None where all are.
       count: masks of training defects in use.
-      notes: a sentence on it, where some are not.
+      notes: sentences on it, where some are not.
     """
 
     hidden: np.ndarray | None
@@ -57,9 +57,12 @@ def choose_masks(
     positives = np.array(
         [i for i in train if records[i].class_pixels and records[i].label > 0], np.int64
     )
+    elsewhere = 0
     if data.segmented_file:
         wanted = _read_names(Path(data.segmented_file).expanduser(), records)
         shown = [i for i in positives if _names_of(records[i]) & wanted]
+        others = np.setdiff1d(np.arange(len(records)), train)
+        elsewhere = sum(bool(_names_of(records[i]) & wanted) for i in others)
     elif data.num_segmented is not None:
         what = "a defect and a mask"
         _refuse_too_many("num_segmented", data.num_segmented, len(positives), what)
@@ -72,12 +75,16 @@ def choose_masks(
     hidden = np.zeros(len(records), bool)
     hidden[positives] = True
     hidden[shown] = False
-    note = (
+    notes = [
         f"{len(shown)} of {len(positives)} training images with a defect are learned "
-    )
-    return Segmented(
-        hidden, len(shown), (f"{note}from their mask, the others from their label",)
-    )
+        "from their mask, the others from their label"
+    ]
+    if elsewhere:
+        notes.append(
+            f"{elsewhere} of the images named in data.segmented_file are not in the "
+            "training part: nothing is learned from them"
+        )
+    return Segmented(hidden, len(shown), tuple(notes))
 
 
 def surplus_positives(
