@@ -1,6 +1,7 @@
 """Measures jaxseg: a training step (also against PyTorch), the input, a run's start.
 
     python scripts/benchmark.py step --config configs/speedlines.py --against torch
+    python scripts/benchmark.py suite --torch-python PATH --json FILE
     python scripts/benchmark.py augment --config configs/folder_segmentation.py
     python scripts/benchmark.py plan --config configs/speedlines.py --memory 24
     python scripts/benchmark.py scale --config configs/speedlines.py
@@ -21,21 +22,21 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import benchmark_step
 import benchmark_twin
 import command_line
+import jax
 import numpy as np
 from benchmark_machine import describe_machine, seconds_of_others
+from benchmark_pairs import measure, summarize
 from benchmark_report import METHODS, facts_of, make_table, write_report
 from make_synthetic import at_least
 from rich.console import Console
@@ -43,59 +44,16 @@ from rich.table import Table
 
 from jaxseg import backend, memory
 from jaxseg.config import Run
+from jaxseg.errors import InputError
 from jaxseg.vocabulary import SCHEMAS
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLOCK_SECONDS, MIN_STEPS = 1.0, 3
-Contestants = dict[str, Callable[[int], float]]  # name -> (steps -> seconds)
-
-
-def turn(names: Sequence[str], number: int) -> list[str]:
-    """The contestants of a turn in their order: A B, B A, A B, ..."""
-    return list(names) if number % 2 == 0 else list(names)[::-1]
-
-
-def measure(contestants: Contestants, turns: int) -> dict[str, list[float]]:
-    """Seconds per step of every block, after a warm-up of every contestant."""
-    steps = {}
-    for name, run in contestants.items():
-        run(2)
-        steps[name] = max(MIN_STEPS, math.ceil(BLOCK_SECONDS / (run(2) / 2)))
-    seconds = {name: [] for name in contestants}
-    for number in range(turns):
-        for name in turn(list(contestants), number):
-            seconds[name].append(contestants[name](steps[name]) / steps[name])
-    return seconds
-
-
-def bootstrap_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """(median, lower, upper) of paired ratios, by their logarithms.
-
-    The interval holds 95 % of the medians of 10,000 resamples.
-    """
-    logs = np.log(ratios)
-    resampled = np.random.default_rng(0).choice(logs, (10_000, len(logs)))
-    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
-    return float(np.exp(np.median(logs))), float(np.exp(low)), float(np.exp(high))
-
-
-def summarize(blocks: dict[str, list[float]]) -> dict[str, dict]:
-    """Medians, and how many times as fast the first contestant is as each other.
-
-    Returns:
-      `seconds` per step by name, `ratios` (median, lower, upper), and all `blocks`.
-    """
-    first, *others = blocks
-    ratios = {
-        name: bootstrap_interval(np.divide(blocks[name], blocks[first]))
-        for name in others
-    }
-    seconds = {name: statistics.median(values) for name, values in blocks.items()}
-    return {"seconds": seconds, "ratios": ratios, "blocks": blocks}
 
 
 def step(options: argparse.Namespace) -> dict:
     """The train step, alone or against the twin, on one batch or on files."""
+    if options.against:  # jax would take most of a GPU's memory for itself
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = benchmark_twin.without_chance(read_config(options))
     program = benchmark_step.make_program(run, benchmark_step.HFLIP)
     batch = benchmark_step.make_batch(program)
@@ -132,7 +90,8 @@ def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack, files):
     name = benchmark_twin.twin_of(run)
     plain = dataclasses.replace(run.train, precision="float32")
     program = benchmark_step.make_program(dataclasses.replace(run, train=plain), {})
-    ours = benchmark_step.Ours(program, batch)
+    with jax.default_matmul_precision("highest"):  # float32 on a GPU would be TF32
+        ours = benchmark_step.Ours(program, batch)
     weights = benchmark_twin.port_weights(name, ours.weights())
     batch = batch | {"shares": np.float32(program.shares)}
     listing = files and files.listing_for(batch)
@@ -159,6 +118,23 @@ def _title(options: argparse.Namespace, run: Run, *facts: str) -> str:
     name = f"{network.name} on {encoder}" if encoder else network.name
     size = "x".join(map(str, (run.train.batch_size, *run.data.image_size)))
     return ", ".join((f"{options.config.stem}: {name}", *facts, size))
+
+
+def suite(options: argparse.Namespace) -> None:
+    """The steps of many networks against PyTorch, each in a process of its own.
+
+    Raises:
+      InputError: some of them failed.
+    """
+    import benchmark_suite
+
+    words = ["--torch-python", options.torch_python, "--pairs", str(options.pairs)]
+    words += ["--compiled"] * options.compiled
+    words += ["--json", str(options.json.resolve())] if options.json else []
+    failed = benchmark_suite.run_suite(words, 60 * options.minutes)
+    if failed:
+        found, fix = f"{failed} did not end well", "see what they said above"
+        raise InputError("steps that can be timed", found, fix)
 
 
 def augment(options: argparse.Namespace) -> dict:
@@ -266,6 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(name, type=at_least(1), default=default, help=text)
 
     train = add_command("step", "a training step, alone or against PyTorch", step)
+    steps = add_command("suite", "steps of many networks, against PyTorch", None)
     changes = add_command("augment", "what augmentation costs in a step", augment)
     needs = add_command("plan", "memory of a step, and the largest batches", plan)
     many = add_command("scale", "many devices, predicted", scale)
@@ -280,15 +257,17 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--batches", choices=("files",), help="of the config, instead of noise"
     )
-    train.add_argument(
-        "--torch-python",
-        default=sys.executable,
-        metavar="PATH",
-        help="a Python that has torch (default: this one)",
-    )
-    train.add_argument(
-        "--compiled", action="store_true", help="torch.compile too; takes minutes"
-    )
+    for command in (train, steps):
+        command.add_argument(
+            "--torch-python",
+            default=sys.executable,
+            metavar="PATH",
+            help="a Python that has torch (default: this one)",
+        )
+        command.add_argument(
+            "--compiled", action="store_true", help="torch.compile too; takes minutes"
+        )
+    add_number(steps, "--minutes", 10, "after which it ends")
     add_number(train, "--trace", 5, "losses to compare first")
     needs.add_argument(
         "--memory", type=float, required=True, metavar="GB", help="of a device"
@@ -306,9 +285,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_number(images, "--size", 256, "pixels")
     add_number(images, "--batch", 64, "images")
-    for command in (train, changes, single, images):
+    for command in (train, steps, changes, single, images):
         add_number(command, "--pairs", 9, "blocks of each")
-    for command in (train, changes, needs, many, whole, single, images, run):
+    for command in (train, steps, changes, needs, many, whole, single, images, run):
         command.add_argument(
             "--json", type=Path, metavar="FILE", help="append the measurement to it"
         )
@@ -323,6 +302,9 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--config.… does not belong to {options.kind!r}")
     if options.kind == "report":
         write_report(DOCS)
+        return
+    if options.kind == "suite":  # every step of it writes a measurement of its own
+        suite(options)
         return
     options.overrides = overrides
     started, others = time.perf_counter(), seconds_of_others()

@@ -159,12 +159,13 @@ def open_twin(
       listing: from `benchmark_files.Files`, to read batches from in the timing.
 
     Raises:
-      InputError: jax does not run on a CPU, or that Python lacks what it needs.
+      InputError: jax runs on what the twin cannot, or that Python lacks what it needs.
     """
-    _require_cpu()
+    device = _device()
     threads = str(len(os.sched_getaffinity(0)))
     # Threads that spin while they wait would slow the other side down.
     quiet = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": threads}
+    where = ["--device", device, "--threads", threads]
     faster = ["--compiled"] if compiled else []
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "weights.npz", **weights)
@@ -174,7 +175,7 @@ def open_twin(
             (Path(folder) / "files.json").write_text(text, encoding="utf-8")
         try:
             process = subprocess.Popen(
-                [python, str(TWIN), twin, folder, "--threads", threads, *faster],
+                [python, str(TWIN), twin, folder, *where, *faster],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -196,12 +197,16 @@ def _no_torch(found: str) -> InputError:
     )
 
 
-def _require_cpu() -> None:
+def _device() -> str:
+    """The device of jax, as PyTorch calls it; the twin has it as well."""
     import jax
 
-    if jax.default_backend() != "cpu":
+    name = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
+    if name is None or (name == "cuda" and jax.device_count() > 1):
         raise InputError(
-            "a CPU, where the twin runs",
-            f"jax runs on {jax.default_backend()}",
-            "JAX_PLATFORMS=cpu before the command, or no --against",
+            "one GPU, or a CPU, for both sides",
+            f"jax runs on {jax.device_count()} of {jax.devices()[0].device_kind}",
+            "CUDA_VISIBLE_DEVICES=0 before the command, JAX_PLATFORMS=cpu, or no "
+            "--against",
         )
+    return name

@@ -1,13 +1,13 @@
 """The PyTorch twin of jaxseg's training step, for `benchmark.py step --against torch`.
 
-    PYTHON scripts/torch_twin.py 'smp resnet34' FOLDER --threads 2
+    PYTHON scripts/torch_twin.py 'smp resnet34' FOLDER --device cpu --threads 2
 
 A child process: it needs torch, numpy, Pillow and the library that it takes the network
 from, and never imports jaxseg. FOLDER holds weights.npz (parameters by their names in
 the state dict) and batch.npz (`image` [N, H, W, 3] uint8 with `mask` [N, H, W], `label`
 [N] or the targets of SegDecNet). With files.json (`images`, `labels` and perhaps
 `masks`, the `size` and `batch_size` of batches) every rung reads these files, through a
-DataLoader. It speaks JSON, a line each:
+DataLoader; else the batch lies on the device. It speaks JSON, a line each:
 
     at the start         -> {"rungs": ["float32 channels_last", ...], "versions": ...}
     {"trace": 5}         -> {"losses": [...]}   steps in float32, nothing flipped
@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +40,49 @@ HFLIP = 0.5
 UNUSED = {"encoder._conv_head.weight", "encoder._bn1.weight", "encoder._bn1.bias"}
 
 
+class Rung(NamedTuple):
+    """A form of the step that PyTorch's users choose from.
+
+    Attributes:
+      precision: 'float32', on a GPU without TF32; 'TF32'; 'bfloat16 autocast'.
+      compiled: mode of torch.compile for network and loss; '' without.
+      graph: the whole step is one CUDA graph.
+    """
+
+    precision: str
+    channels_last: bool = True
+    compiled: str = ""
+    graph: bool = False
+
+    def __str__(self) -> str:
+        mode = "" if self.compiled in ("", "default") else f" {self.compiled}"
+        return (
+            self.precision
+            + " channels_last" * self.channels_last
+            + f", compiled{mode}" * bool(self.compiled)
+            + ", CUDA graph" * self.graph
+        )
+
+
+def offered_rungs(device: str, *, compiled: bool) -> list[Rung]:
+    """From what everybody writes to what the fastest do."""
+    if device == "cpu":
+        precisions = ["float32"] + ["bfloat16 autocast"] * _has_bfloat16()
+        modes = ("", "default") if compiled else ("",)
+        return [Rung(name, compiled=mode) for mode in modes for name in precisions]
+    plain = Rung("bfloat16 autocast")
+    rungs = [Rung("float32", False), Rung("TF32", False), plain]
+    rungs.append(plain._replace(graph=True))
+    if compiled:
+        free = "max-autotune-no-cudagraphs"
+        modes = ("default", "reduce-overhead", "max-autotune", free)
+        rungs += [plain._replace(compiled=mode) for mode in modes]
+        rungs.append(plain._replace(compiled=free, graph=True))
+    return rungs
+
+
 def build_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:
-    """The network with the ported weights, training, channels last.
+    """The network with the ported weights, training.
 
     Raises:
       ValueError: a weight on one side has no partner on the other.
@@ -52,29 +94,48 @@ def build_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:
         raise ValueError(f"weights on one side only: {', '.join(alone)}")
     tensors = {name: torch.from_numpy(w.copy()) for name, w in weights.items()}
     network.load_state_dict(tensors, strict=False)  # running statistics stay new
-    return network.to(memory_format=torch.channels_last).train()
+    return network.train()
 
 
 class Step:
     """Flip, normalise, forward, cross-entropy, backward and Adam on one batch."""
 
-    def __init__(
-        self, model, weights, batch, *, bfloat16: bool, hflip: float, compiled: bool
-    ):
-        self.network = build_network(model, weights)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=LEARNING_RATE, fused=True
-        )
-        self.batch = {name: torch.from_numpy(array) for name, array in batch.items()}
+    def __init__(self, model, weights, batch, rung: Rung, device: str, hflip: float):
+        self.rung, self.device = rung, device
+        self.batch = to_device(batch, device)
         self.hflip = 0.0 if "seg_target" in batch else hflip  # as jaxseg refuses it
-        self.bfloat16 = bfloat16
-        self.loss = torch.compile(self._loss) if compiled else self._loss
+        self.network = build_network(model, weights).to(device)
+        if rung.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            lr=LEARNING_RATE,
+            fused=True,
+            capturable=rung.graph,
+        )
+        self.loss = self._loss
+        if rung.compiled:
+            self.loss = torch.compile(self._loss, mode=rung.compiled)
+        self._replay = None
 
     def from_batches(self, batches: Iterator[dict[str, torch.Tensor]]) -> "Step":
         """The same step on batches that come flipped."""
         step = copy.copy(self)
-        step._flip = lambda: next(batches)
+        step._flip = lambda: to_device(next(batches), self.device)
         return step
+
+    def run(self, steps: int) -> float:
+        """Seconds of all steps together, from an idle device to an idle device."""
+        choose_arithmetic(self.rung)
+        if self.rung.graph and not self._replay:
+            self._replay = capture(self)
+        advance = self._replay or self
+        synchronize(self.device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            advance()
+        synchronize(self.device)
+        return time.perf_counter() - started
 
     def __call__(self) -> torch.Tensor:
         """One update; the loss before it."""
@@ -86,9 +147,12 @@ class Step:
 
     def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         image = batch["image"].float() * (1 / (255 * STD)) - MEAN / STD
-        # NHWC in memory seen as NCHW is what channels_last means.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            logits = self.network(image.permute(0, 3, 1, 2))
+        image = image.permute(0, 3, 1, 2)  # NHWC in memory: that is channels_last
+        if not self.rung.channels_last:
+            image = image.contiguous()
+        half = self.rung.precision.startswith("bfloat16")
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+            logits = self.network(image)
         entropy = F.binary_cross_entropy_with_logits
         if "seg_target" not in batch:
             target = batch["mask" if "mask" in batch else "label"].float()
@@ -105,7 +169,8 @@ class Step:
     def _flip(self) -> dict[str, torch.Tensor]:
         if not self.hflip:
             return self.batch
-        chosen = torch.rand(len(self.batch["image"])) < self.hflip
+        count = len(self.batch["image"])
+        chosen = torch.rand(count, device=self.device) < self.hflip
         flipped = dict(self.batch)
         for name in ("image", "mask"):
             if name in flipped:
@@ -113,6 +178,41 @@ class Step:
                 mine = chosen.view(-1, *[1] * (x.ndim - 1))
                 flipped[name] = torch.where(mine, x.flip(2), x)
         return flipped
+
+
+def choose_arithmetic(rung: Rung) -> None:
+    """TF32 and the search for the fastest convolution are settings of the process."""
+    faster = rung.precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = faster
+    torch.backends.cudnn.allow_tf32 = faster
+    torch.backends.cudnn.benchmark = faster
+
+
+def to_device(batch: dict, device: str) -> dict[str, torch.Tensor]:
+    """A batch of arrays or pinned tensors; on a CPU they stay where they are."""
+    return {
+        name: torch.as_tensor(array).to(device, non_blocking=True)
+        for name, array in batch.items()
+    }
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def capture(step: Step):
+    """A function that repeats the whole step: one launch, as one CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # allocations and searches are no part of a graph
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 class Files(torch.utils.data.Dataset):
@@ -138,7 +238,9 @@ class Files(torch.utils.data.Dataset):
             return np.array(image.convert(mode).resize((width, height), resampling))
 
 
-def read_batches(listing: dict, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+def read_batches(
+    listing: dict, workers: int, device: str
+) -> Iterator[dict[str, torch.Tensor]]:
     """Shuffled batches, epoch after epoch."""
     loader = torch.utils.data.DataLoader(
         Files(listing),
@@ -147,29 +249,19 @@ def read_batches(listing: dict, workers: int) -> Iterator[dict[str, torch.Tensor
         drop_last=True,
         num_workers=workers,
         persistent_workers=True,
+        pin_memory=device == "cuda",
     )
     while True:
         yield from loader
 
 
-def trace_losses(model: str, weights, batch, steps: int) -> list[float]:
+def trace_losses(
+    model: str, weights, batch, steps: int, device: str = "cpu"
+) -> list[float]:
     """Losses of the first steps in float32 from the given weights, nothing flipped."""
-    step = Step(model, weights, batch, bfloat16=False, hflip=0.0, compiled=False)
+    step = Step(model, weights, batch, Rung("float32"), device, hflip=0.0)
+    choose_arithmetic(step.rung)
     return [step().item() for _ in range(steps)]
-
-
-def make_rungs(model: str, weights, batch, *, compiled: bool) -> dict[str, Step]:
-    """The forms that a PyTorch user would choose from on a CPU."""
-    precisions = {"float32": False}
-    if _has_bfloat16():
-        precisions["bfloat16 autocast"] = True
-    return {
-        f"{name} channels_last{', compiled' if faster else ''}": Step(
-            model, weights, batch, bfloat16=bfloat16, hflip=HFLIP, compiled=faster
-        )
-        for faster in ((False, True) if compiled else (False,))
-        for name, bfloat16 in precisions.items()
-    }
 
 
 def _has_bfloat16() -> bool:
@@ -178,26 +270,22 @@ def _has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def run_steps(step: Step, steps: int) -> float:
-    """Seconds of all steps together."""
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return time.perf_counter() - started
-
-
-def serve(model: str, folder: Path, *, compiled: bool) -> None:
+def serve(model: str, folder: Path, device: str, *, compiled: bool) -> None:
     """Answers requests until stdin ends."""
     weights = dict(np.load(folder / "weights.npz"))
     batch = dict(np.load(folder / "batch.npz"))
-    rungs = make_rungs(model, weights, batch, compiled=compiled)
+    rungs = {
+        str(rung): Step(model, weights, batch, rung, device, HFLIP)
+        for rung in offered_rungs(device, compiled=compiled)
+    }
     files = folder / "files.json"
     if files.is_file():
         workers = torch.get_num_threads()
-        batches = read_batches(json.loads(files.read_text("utf-8")), workers)
+        batches = read_batches(json.loads(files.read_text("utf-8")), workers, device)
         rungs = {
             f"{name}, DataLoader of {workers}": step.from_batches(batches)
             for name, step in rungs.items()
+            if not step.rung.graph  # which has its batch within
         }
     versions = {"torch": torch.__version__, "torch_python": sys.version.split()[0]}
     library = model.partition(" ")[0]
@@ -208,10 +296,10 @@ def serve(model: str, folder: Path, *, compiled: bool) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "trace" in request:
-            losses = trace_losses(model, weights, batch, request["trace"])
+            losses = trace_losses(model, weights, batch, request["trace"], device)
             answer = {"losses": losses}
         else:
-            answer = {"seconds": run_steps(rungs[request["rung"]], request["run"])}
+            answer = {"seconds": rungs[request["rung"]].run(request["run"])}
         print(json.dumps(answer), flush=True)
 
 
@@ -221,11 +309,16 @@ def main() -> None:
     )
     parser.add_argument("model", help="see torch_networks.py")
     parser.add_argument("folder", type=Path, help="with weights.npz and batch.npz")
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--threads", type=int, required=True, help="of PyTorch")
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error(
+            f"torch {torch.__version__} finds no GPU, where jaxseg runs on one"
+        )
     torch.set_num_threads(options.threads)
-    serve(options.model, options.folder, compiled=options.compiled)
+    serve(options.model, options.folder, options.device, compiled=options.compiled)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,10 +19,12 @@ sys.path.insert(0, str(SCRIPTS))
 import benchmark  # noqa: E402
 import benchmark_forecast  # noqa: E402
 import benchmark_ops  # noqa: E402
+import benchmark_pairs  # noqa: E402
 import benchmark_plan  # noqa: E402
 import benchmark_report  # noqa: E402
 import benchmark_scale  # noqa: E402
 import benchmark_step  # noqa: E402
+import benchmark_suite  # noqa: E402
 import benchmark_twin  # noqa: E402
 import command_line  # noqa: E402
 
@@ -88,7 +91,7 @@ def test_the_interval_is_that_of_all_resamples_of_seven_pairs():
     resamples = np.array(list(itertools.product(ratios, repeat=7)))  # all 7^7
     medians = np.median(resamples, axis=1)
     expected = np.median(ratios), *np.percentile(medians, [2.5, 97.5])
-    np.testing.assert_allclose(benchmark.bootstrap_interval(ratios), expected)
+    np.testing.assert_allclose(benchmark_pairs.bootstrap_interval(ratios), expected)
 
 
 def test_contestants_take_turns_a_b_b_a_in_blocks_of_a_second_or_three_steps():
@@ -102,7 +105,7 @@ def test_contestants_take_turns_a_b_b_a_in_blocks_of_a_second_or_three_steps():
         return run
 
     contestants = {"a": contestant("a", 0.25), "b": contestant("b", 2.0)}
-    blocks = benchmark.measure(contestants, turns=4)
+    blocks = benchmark_pairs.measure(contestants, turns=4)
     in_turns = ran[4:]  # after two warm-up calls of each
     assert "".join(name for name, _ in in_turns) == "abbaabba"
     assert set(in_turns) == {("a", 4), ("b", 3)}
@@ -110,7 +113,9 @@ def test_contestants_take_turns_a_b_b_a_in_blocks_of_a_second_or_three_steps():
 
 
 def test_a_ratio_above_one_says_that_the_first_contestant_is_faster():
-    summary = benchmark.summarize({"ours": [1.0, 2.0, 1.0], "other": [3.0, 6.0, 3.0]})
+    summary = benchmark_pairs.summarize(
+        {"ours": [1.0, 2.0, 1.0], "other": [3.0, 6.0, 3.0]}
+    )
     assert summary["seconds"] == {"ours": 1.0, "other": 3.0}
     np.testing.assert_allclose(summary["ratios"]["other"], [3.0, 3.0, 3.0])
 
@@ -194,6 +199,64 @@ def test_the_child_process_answers_as_the_twin_in_this_process(tiny, torch_twin)
     with opened as twin:
         np.testing.assert_allclose(twin.trace(2), expected, rtol=1e-3)
         assert all(twin.run(rung, 1) > 0 for rung in twin.rungs)
+
+
+def test_a_gpu_gets_the_ladder_from_plain_float32_to_one_graph(torch_twin):
+    plain = [str(rung) for rung in torch_twin.offered_rungs("cuda", compiled=False)]
+    half = "bfloat16 autocast channels_last"
+    assert plain == ["float32", "TF32", half, f"{half}, CUDA graph"]
+    rungs = [str(rung) for rung in torch_twin.offered_rungs("cuda", compiled=True)]
+    assert len(set(rungs)) == len(rungs) == 9
+    assert {f"{half}, compiled", f"{half}, compiled max-autotune"} < set(rungs)
+    assert rungs[-1] == f"{half}, compiled max-autotune-no-cudagraphs, CUDA graph"
+
+
+def test_channels_may_come_first_in_the_same_step(tiny, torch_twin):
+    batch, weights, losses = tiny
+    rung = torch_twin.Rung("TF32", channels_last=False)
+    step = torch_twin.Step("unet", weights, batch, rung, "cpu", hflip=0.0)
+    assert step.run(1) > 0
+    assert step().item() == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "found"), [("tpu", 1, "1 of"), ("gpu", 2, "2 of")]
+)
+def test_where_the_twin_cannot_follow_is_refused(monkeypatch, platform, count, found):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "device_count", lambda: count)
+    with (
+        pytest.raises(InputError, match=rf"(?s)one GPU, or a CPU, .*{found}"),
+        benchmark_twin.open_twin(sys.executable, "unet", {}, {}, compiled=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("cell", benchmark_suite.CELLS, ids=" ".join)
+def test_every_step_of_the_suite_has_a_twin(cell):
+    _, *words = benchmark_suite.command_of(cell, ["--pairs", "3"])[1:]
+    plain, overrides = command_line.split_overrides(words)
+    options = benchmark.make_parser().parse_args(plain)
+    options.overrides = overrides
+    assert (options.kind, options.pairs, options.against) == ("step", 3, "torch")
+    assert benchmark_twin.twin_of(benchmark.read_config(options))
+
+
+def test_a_suite_ends_with_its_time_and_counts_what_failed(monkeypatch, capsys):
+    ran = []
+
+    def fail_second(command, cwd, timeout):
+        ran.append(command)
+        time.sleep(0.05)
+        return subprocess.CompletedProcess(command, 2 * (len(ran) == 2))
+
+    monkeypatch.setattr(subprocess, "run", fail_second)
+    assert benchmark_suite.run_suite([], seconds=60) == 1
+    assert len(ran) == len(benchmark_suite.CELLS)
+    ran.clear()
+    assert benchmark_suite.run_suite([], seconds=0.08) == 1
+    assert len(ran) == 2
+    assert "1 of 11 measured, 1 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -397,7 +460,9 @@ def test_both_forms_of_an_operation_compute_the_same(name):
 
 
 def test_the_table_of_operations():
-    row = benchmark.summarize({"jaxseg": [0.002, 0.001], "plain form": [0.004, 0.002]})
+    row = benchmark_pairs.summarize(
+        {"jaxseg": [0.002, 0.001], "plain form": [0.004, 0.002]}
+    )
     record = {"kind": "ops", "rows": {"3x3": row}}
     _, line = benchmark_report.make_table(record)
     assert line == ("3x3", "1.50", "3.00", "2.00x (2.00 to 2.00)")
