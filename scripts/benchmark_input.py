@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from make_synthetic import write_classification
 
-from jaxseg.data import cache, check, prepare
+from jaxseg.data import cache, check, images, prepare
 from jaxseg.data.pipeline import Buffers, TrainLoader
 from jaxseg.datasets import folder_classification, synthetic
 from jaxseg.progress import track
@@ -63,13 +64,20 @@ def make_readers(
         for batch in loader.batches(0, batches):
             loader.buffers.give_back(batch)
 
-    return {
-        "decoded, reused batches": _timed(partial(reuse, decoded)),
-        "decoded, reused batches, through grain": _timed(load),
-        "decoded, new batches": _timed(allocate),
-        "decoded, new pages": _timed(map_pages),
-        "JPEG, reused batches": _timed(partial(reuse, streamed)),
+    def reuse_pillow(batches: int) -> None:
+        with mock.patch.object(images, "simplejpeg", None):
+            reuse(streamed, batches)
+
+    readers = {
+        "decoded, reused batches": partial(reuse, decoded),
+        "decoded, reused batches, through grain": load,
+        "decoded, new batches": allocate,
+        "decoded, new pages": map_pages,
+        "JPEG by Pillow, reused batches": reuse_pillow,
     }
+    if images.simplejpeg:
+        readers["JPEG by simplejpeg, reused batches"] = partial(reuse, streamed)
+    return {name: _timed(work) for name, work in readers.items()}
 
 
 def _make_sources(folder: Path, size: int) -> tuple[cache.Source, cache.Source, int]:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from jaxseg.data.check import check
-from jaxseg.data.images import encode_mask, read_mask
+from jaxseg.data.images import read_mask
+from jaxseg.data.mask_values import encode_mask
 from jaxseg.data.prepare import prepare
 from jaxseg.data.stored import fingerprint
 from jaxseg.datasets import DATASETS

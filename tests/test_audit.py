@@ -10,7 +10,8 @@ from jaxseg.config import Crop, Data, Spec
 from jaxseg.data import audit
 from jaxseg.data.cache import Decoder
 from jaxseg.data.check import CheckedRecord
-from jaxseg.data.images import MaskEncoding, resize_mask
+from jaxseg.data.images import resize_mask
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.data.splits import Split
 from jaxseg.datasets.record import Record
 

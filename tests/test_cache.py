@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxseg.data import cache
 from jaxseg.data.cache import Decoded, Decoder, Streamed, open_source
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.data.pipeline import EvalLoader, TrainLoader
 from jaxseg.errors import InputError
 from jaxseg.types import IGNORE

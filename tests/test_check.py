@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data.check import check
-from jaxseg.data.images import MaskEncoding, encode_mask
+from jaxseg.data.mask_values import MaskEncoding, encode_mask
 from jaxseg.data.stored import fingerprint, from_json, to_json
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError

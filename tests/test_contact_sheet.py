@@ -10,7 +10,7 @@ from PIL import Image
 from jaxseg import steps
 from jaxseg.augment import make_augment
 from jaxseg.data.cache import Decoder
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.report import contact_sheet, overlays
 from jaxseg.types import IGNORE
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import images
+from jaxseg.data import images, mask_values
 from jaxseg.data.encoding import count_values
-from jaxseg.data.images import MaskEncoding, UnreadableImage
+from jaxseg.data.images import UnreadableImage
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.errors import InputError
 
 ORIENTATION = 0x0112
@@ -143,6 +144,32 @@ def test_exif_orientation_turns_image_and_mask_upright_alike(orientation):
     _, facts = images.open_picture(jpeg)
     assert facts.size == upright.shape
     assert ("EXIF-rotated" in facts.notes) == (orientation != 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"subsampling": k, "quality": q} for k in range(3) for q in (30, 75, 100)),
+        {"progressive": True},
+        {"keep_rgb": True},
+        {"restart_marker_blocks": 2},
+        {"optimize": True},
+        *({"exif": exif(k)} for k in STORED),
+    ],
+    ids=str,
+)
+def test_the_faster_decoder_finds_the_same_pixels(monkeypatch, options, channels):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    noise = rng.integers(0, 40, (111, 79, 3), dtype=np.uint8)
+    pixels = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[:111, :79] // 2 + noise
+    data = encode(pixels if channels == 3 else pixels[..., 0], "JPEG", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "simplejpeg", None)
+        wanted = images.decode_image(data, channels)
+    monkeypatch.setattr(images, "open_picture", None)  # Pillow decodes nothing
+    np.testing.assert_array_equal(images.decode_image(data, channels), wanted)
 
 
 def test_tiff_orientation_is_applied_once():
@@ -284,26 +311,28 @@ def test_16_bit_ids_over_255_are_refused():
 
 def test_one_channel_encodings_by_their_rule():
     raw = np.uint8([[0, 1, 127, 128, 255]])
-    ids = images.encode_mask(raw, MaskEncoding("ids"))
+    ids = mask_values.encode_mask(raw, MaskEncoding("ids"))
     assert ids.tolist() == [[0, 1, 127, 128, 255]]
-    threshold = images.encode_mask(raw, MaskEncoding("threshold"))
+    threshold = mask_values.encode_mask(raw, MaskEncoding("threshold"))
     assert threshold.tolist() == [[0, 0, 0, 1, 1]]
-    binary = images.encode_mask(np.uint8([[0, 255]]), MaskEncoding("binary"))
+    binary = mask_values.encode_mask(np.uint8([[0, 255]]), MaskEncoding("binary"))
     assert binary.dtype == np.uint8
     assert binary.tolist() == [[0, 1]]
 
 
 def test_binary_encoding_refuses_other_values():
     with pytest.raises(InputError, match=r"0 and 255\nfound:    1, 254\n"):
-        images.encode_mask(np.uint8([[0, 1, 254, 255]]), MaskEncoding("binary"))
+        mask_values.encode_mask(np.uint8([[0, 1, 254, 255]]), MaskEncoding("binary"))
 
 
 def test_palette_encoding_gives_the_place_of_a_colour():
     encoding = MaskEncoding("palette", ("#ff0000", "#000000", "#0000ff"))
     raw = np.uint8([[[0, 0, 255], [255, 0, 0], [0, 0, 0]]])
-    assert images.encode_mask(raw, encoding).tolist() == [[2, 0, 1]]
+    assert mask_values.encode_mask(raw, encoding).tolist() == [[2, 0, 1]]
     # A mask of black only comes as one channel.
-    assert images.encode_mask(np.zeros((1, 2), np.uint8), encoding).tolist() == [[1, 1]]
+    assert mask_values.encode_mask(np.zeros((1, 2), np.uint8), encoding).tolist() == [
+        [1, 1]
+    ]
 
 
 @pytest.mark.parametrize("colour", [(0, 255, 0), (255, 255, 255), (0, 0, 1)])
@@ -311,12 +340,14 @@ def test_palette_encoding_names_an_unknown_colour(colour):
     encoding = MaskEncoding("palette", ("#000000", "#ff0000"))
     name = "#{:02x}{:02x}{:02x}".format(*colour)
     with pytest.raises(InputError, match=f"#000000, #ff0000\nfound:    {name}\n"):
-        images.encode_mask(np.uint8([[[0, 0, 0], colour]]), encoding)
+        mask_values.encode_mask(np.uint8([[[0, 0, 0], colour]]), encoding)
 
 
 def test_a_coloured_mask_does_not_pass_as_grey():
     with pytest.raises(InputError, match="colour-coded"):
-        images.encode_mask(np.zeros((1, 1, 3), np.uint8), MaskEncoding("threshold"))
+        mask_values.encode_mask(
+            np.zeros((1, 1, 3), np.uint8), MaskEncoding("threshold")
+        )
 
 
 def test_values_are_counted_exactly():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data.cache import Decoder
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.data.pipeline import Buffers, EvalLoader, TrainLoader
 from jaxseg.data.sampling import epoch_order
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from jaxseg.config import Data, Spec
 from jaxseg.data.check import check
-from jaxseg.data.images import encode_mask, open_picture, read_mask
+from jaxseg.data.images import open_picture, read_mask
+from jaxseg.data.mask_values import encode_mask
 from jaxseg.data.splits import make_split
 from jaxseg.datasets import DATASETS
 from jaxseg.datasets.drawing import BadShape, Blank, Drawing, make_runs

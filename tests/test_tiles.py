@@ -12,7 +12,7 @@ from PIL import Image
 from jaxseg import config, experiment, parsing, run
 from jaxseg.config import Crop
 from jaxseg.data.cache import open_source
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.data.pipeline import CropLoader
 from jaxseg.data.tiles import Tile, TileDecoder, draw_numbers, make_grid, place_window
 from jaxseg.datasets import DATASETS

@@ -22,13 +22,12 @@ import numpy as np
 
 from jaxseg import files, progress
 from jaxseg.data.images import (
-    MaskEncoding,
     decode_image,
     decode_mask,
-    encode_mask,
     resize_image,
     resize_mask,
 )
+from jaxseg.data.mask_values import MaskEncoding, encode_mask
 from jaxseg.data.targets import TargetRule, make_targets, target_fields
 from jaxseg.data.tiles import TileDecoder
 from jaxseg.errors import InputError

@@ -20,11 +20,8 @@ from jaxseg.data.encoding import (
     decide_encoding,
     note_classes,
 )
-from jaxseg.data.images import (
-    ImageFacts,
-    MaskEncoding,
-    UnreadableImage,
-)
+from jaxseg.data.images import ImageFacts, UnreadableImage
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, Refusals, shorten
 

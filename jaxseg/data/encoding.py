@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxseg.data import images
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data import mask_values
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.errors import InputError, shorten
 from jaxseg.types import IGNORE
 
@@ -37,11 +37,11 @@ class ValueCounts:
     @property
     def colours(self) -> np.ndarray:
         """[n] int32, as `pack_colours` gives them."""
-        return images.pack_colours(self.values[None])[0]
+        return mask_values.pack_colours(self.values[None])[0]
 
     def class_counts(self, encoding: MaskEncoding, num_classes: int) -> np.ndarray:
         """[num_classes + 1] pixels of each class; the last counts ignored ones."""
-        ids = images.encode_mask(self.values[None], encoding)[0]
+        ids = mask_values.encode_mask(self.values[None], encoding)[0]
         ids = np.minimum(ids, num_classes)
         counts = np.bincount(ids, self.counts, num_classes + 1)
         return counts.astype(np.int64)
@@ -53,7 +53,7 @@ def count_values(raw: np.ndarray) -> ValueCounts:
         counts = np.bincount(raw.ravel(), minlength=256)
         values = np.flatnonzero(counts)
         return ValueCounts(values.astype(np.uint8), counts[values], complete=True)
-    packed, counts = np.unique(images.pack_colours(raw), return_counts=True)
+    packed, counts = np.unique(mask_values.pack_colours(raw), return_counts=True)
     kept = np.sort(np.argsort(-counts, kind="stable")[:MAX_COLOURS])
     values = np.stack([packed[kept] >> shift & 255 for shift in (16, 8, 0)], axis=-1)
     complete = len(packed) <= MAX_COLOURS
@@ -172,7 +172,7 @@ def _palette_encoding(
             fix=_palette_line(_names(pixels), classes),
         )
     unknown = Counter(
-        {c: n for c, n in pixels.items() if images.colour_name(c) not in palette}
+        {c: n for c, n in pixels.items() if mask_values.colour_name(c) not in palette}
     )
     if unknown:
         ids = {index * 0x010101 for index in range(len(classes))}
@@ -258,7 +258,7 @@ def _shares(pixels: Counter, total: int = 0) -> str:
     """'#000000 93.1 %, #ff0000 6.9 %', largest first."""
     total = total or pixels.total()
     texts = [
-        f"{images.colour_name(colour)} {100 * count / total:.1f} %"
+        f"{mask_values.colour_name(colour)} {100 * count / total:.1f} %"
         for colour, count in pixels.most_common()
     ]
     return shorten(texts, limit=12)
@@ -266,7 +266,7 @@ def _shares(pixels: Counter, total: int = 0) -> str:
 
 def _names(pixels: Counter) -> tuple[str, ...]:
     commonest = pixels.most_common(_MAX_NAMED)
-    return tuple(images.colour_name(colour) for colour, _ in commonest)
+    return tuple(mask_values.colour_name(colour) for colour, _ in commonest)
 
 
 def _palette_line(colours: tuple[str, ...], classes: tuple[str, ...]) -> str:

@@ -1,4 +1,7 @@
-"""Opens images and masks: bytes in, arrays out, by Pillow alone.
+"""Opens images and masks: bytes in, arrays out, by Pillow.
+
+Where simplejpeg is installed it decodes the JPEG images that need no conversion, to the
+same pixels, 1.7 (448 x 448 pixels) to 4 times as fast (2000 x 1500).
 
 Arrays are [height, width] or [height, width, channels] uint8 and may be read-only. The
 EXIF orientation is applied to images and masks alike, so a pair stays aligned. Bytes
@@ -8,21 +11,24 @@ Differs from what most loaders do: 16-bit grey is scaled to 8 bit (Pillow's own
 conversion clips it to white), and a mask with a palette gives its indices, not colours.
 """
 
+import contextlib
 import dataclasses
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jaxseg.errors import InputError, shorten
-from jaxseg.types import IGNORE
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 # The formats tried, commonest first. Pillow's full list would start Ghostscript on EPS.
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
+_JPEG = b"\xff\xd8\xff"  # how such a file begins
 _ORIENTATION = 0x0112
 # https://exiftool.org/TagNames/EXIF.html, Orientation: how to turn the stored rows.
 _TURNS = {
@@ -34,12 +40,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UNKNOWN = 254  # marks a value that the encoding does not have
-_TABLES = {
-    "binary": np.array([0, *[_UNKNOWN] * 254, 1], np.uint8),
-    "threshold": np.array([0] * 128 + [1] * 128, np.uint8),
-}
-_SWAPPED = np.array([1, 0, *range(2, 256)], np.uint8)
 STRIP_PIXELS = 2**24  # of a large picture that become an array at a time
 
 
@@ -65,24 +65,6 @@ class ImageFacts:
     size: tuple[int, int]
     mode: str
     notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskEncoding:
-    """How the values of a mask file become class ids.
-
-    Attributes:
-      kind: 'ids': the value is the id, 255 is `IGNORE`; 'binary': 0 and 255 are 0 and
-        1; 'threshold': over 127 is 1; 'palette': each colour is a class.
-      palette: '#rrggbb' by class id, of kind 'palette' only; grey v is (v, v, v).
-      ignored: colours that count nowhere, of kind 'palette' only.
-      dark: class ids 0 and 1 change places, so that dark pixels are the foreground.
-    """
-
-    kind: Literal["ids", "binary", "threshold", "palette"]
-    palette: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    dark: bool = False
 
 
 def allow_pixels(count: int) -> None:
@@ -112,21 +94,12 @@ def open_picture(data: bytes) -> tuple[Image.Image, ImageFacts]:
     Raises:
       UnreadableImage: no picture, or a damaged one.
     """
-    if not data:
-        raise UnreadableImage("is empty (0 bytes)")
-    try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-        stored = str(picture.tile)
+    picture = _open(data)
+    stored = str(picture.tile)
+    with _naming_damage():
         picture.load()
-    except UnidentifiedImageError:
-        raise UnreadableImage("is not an image of a known format") from None
-    except Image.DecompressionBombError:
-        limit = int(2 * Image.MAX_IMAGE_PIXELS)
-        raise TooLarge(f"has over {limit:,} pixels: cut it into tiles") from None
-    except Exception as error:  # Pillow's readers raise any type on damaged bytes
-        raise UnreadableImage(f"is cut short or damaged ({error})") from None
     _refuse_other_depths(picture)
-    turn = _TURNS.get(_orientation(picture))
+    turn = _turn_of(picture)
     notes = _notes(picture, stored, turned=turn is not None)
     if turn is not None:
         picture = picture.transpose(turn)
@@ -150,6 +123,8 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     Raises:
       UnreadableImage: no picture, or a damaged one.
     """
+    if (pixels := _decode_jpeg(data, channels)) is not None:
+        return pixels
     picture, _ = open_picture(data)
     (width, height), rows = picture.size, max(STRIP_PIXELS // picture.width, 1)
     pixels = np.empty((height, width, channels), np.uint8)
@@ -157,6 +132,50 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
         strip = picture.crop((0, top, width, min(top + rows, height)))
         pixels[top : top + rows] = _pixels(strip, channels)
     return pixels
+
+
+def _open(data: bytes) -> Image.Image:
+    """The header of a picture."""
+    if not data:
+        raise UnreadableImage("is empty (0 bytes)")
+    with _naming_damage():
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+
+
+@contextlib.contextmanager
+def _naming_damage() -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise UnreadableImage("is not an image of a known format") from None
+    except Image.DecompressionBombError:
+        limit = int(2 * Image.MAX_IMAGE_PIXELS)
+        raise TooLarge(f"has over {limit:,} pixels: cut it into tiles") from None
+    except Exception as error:  # Pillow's readers raise any type on damaged bytes
+        raise UnreadableImage(f"is cut short or damaged ({error})") from None
+
+
+def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
+    """Pixels of a JPEG by simplejpeg; None where Pillow has to see to it.
+
+    What libjpeg only warns of is an error here: Pillow decides what is damaged.
+    """
+    if simplejpeg is None or not data.startswith(_JPEG):
+        return None
+    picture = _open(data)
+    kind = {("RGB", 3): "RGB", ("L", 1): "GRAY"}.get((picture.mode, channels))
+    if not kind:
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, kind)
+    except ValueError:
+        return None
+    turn = _turn_of(picture)
+    if turn is None:
+        return pixels
+    upright = Image.fromarray(pixels.squeeze(-1) if kind == "GRAY" else pixels)
+    pixels = np.asarray(upright.transpose(turn))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _pixels(picture: Image.Image, channels: int) -> np.ndarray:
@@ -238,55 +257,12 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def encode_mask(raw: np.ndarray, encoding: MaskEncoding) -> np.ndarray:
-    """Class ids of stored mask values.
-
-    >>> encode_mask(np.uint8([[0, 255]]), MaskEncoding("binary"))
-    array([[0, 1]], dtype=uint8)
-
-    Args:
-      raw: [h, w] or [h, w, 3] uint8 from `decode_mask`.
-      encoding: as decided for the whole set by `jaxseg.data.check`.
-
-    Returns:
-      [h, w] uint8 class ids, `IGNORE` where a pixel counts nowhere.
-
-    Raises:
-      InputError: a colour or value that the encoding does not have.
-    """
-    if encoding.kind == "palette":
-        ids = _encode_colours(pack_colours(raw), encoding.palette + encoding.ignored)
-        return np.where(ids < len(encoding.palette), ids, np.uint8(IGNORE))
-    if raw.ndim == 3:
-        raise _unknown_values("grey values", ["a colour-coded mask"])
-    ids = raw if encoding.kind == "ids" else _TABLES[encoding.kind][raw]
-    if encoding.kind == "binary" and (ids == _UNKNOWN).any():
-        raise _unknown_values("0 and 255", np.unique(raw[ids == _UNKNOWN]))
-    return _SWAPPED[ids] if encoding.dark else ids
-
-
-def pack_colours(raw: np.ndarray) -> np.ndarray:
-    """[h, w] int32 0xrrggbb of [h, w, 3] or, as (v, v, v), of [h, w] uint8."""
-    if raw.ndim == 2:
-        return raw.astype(np.int32) * 0x010101
-    red, green, blue = np.moveaxis(raw.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
-
-
-def colour_name(packed: int) -> str:
-    """'#rrggbb' of a packed colour.
-
-    >>> colour_name(0xFF8000)
-    '#ff8000'
-    """
-    return f"#{packed:06x}"
-
-
-def _orientation(picture: Image.Image) -> int:
+def _turn_of(picture: Image.Image) -> Image.Transpose | None:
+    """What makes a picture upright."""
     try:
-        return picture.getexif().get(_ORIENTATION)
+        return _TURNS.get(picture.getexif().get(_ORIENTATION))
     except Exception:  # a broken EXIF block does not spoil the pixels
-        return 1
+        return None
 
 
 def _notes(picture: Image.Image, stored: str, *, turned: bool) -> tuple[str, ...]:
@@ -326,24 +302,4 @@ def _narrow(values: np.ndarray) -> np.ndarray:
         return (values // 257).astype(np.uint8)
     raise UnreadableImage(
         f"holds 16-bit values up to {values.max()}; class ids must be below 255"
-    )
-
-
-def _encode_colours(packed: np.ndarray, palette: tuple[str, ...]) -> np.ndarray:
-    colours = np.array([int(colour[1:], 16) for colour in palette], np.int32)
-    order = np.argsort(colours)
-    place = np.searchsorted(colours, packed, sorter=order).clip(max=len(colours) - 1)
-    ids = order[place].astype(np.uint8)
-    unknown = colours[ids] != packed
-    if unknown.any():
-        names = [colour_name(colour) for colour in np.unique(packed[unknown])]
-        raise _unknown_values(", ".join(palette), names)
-    return ids
-
-
-def _unknown_values(allowed: str, values: Iterable) -> InputError:
-    return InputError(
-        expected=f"mask values as in the set that was checked: {allowed}",
-        found=shorten(values),
-        fix="rewrite this mask like the others",
     )

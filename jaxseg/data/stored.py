@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from jaxseg.data.check import Checked, CheckedRecord
-from jaxseg.data.images import MaskEncoding
+from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.datasets.record import Listing, MaskFile, Record
 from jaxseg.schema import freeze
 

@@ -16,12 +16,8 @@ from concurrent.futures import Future
 import numpy as np
 
 from jaxseg.config import Crop
-from jaxseg.data.images import (
-    MaskEncoding,
-    decode_image,
-    decode_mask,
-    encode_mask,
-)
+from jaxseg.data.images import decode_image, decode_mask
+from jaxseg.data.mask_values import MaskEncoding, encode_mask
 from jaxseg.types import IGNORE
 
 FORMAT = 1
