@@ -9,10 +9,11 @@ has in the original image, in pixels of that image, however it was resized.
   straight from where blunt ends bend it to the edge of the mask. Acute angles and
   crossings lose up to about one width. A blob has its extent along its main axis.
 - mean_width: area / length, without the surroundings of nodes, where branches overlap.
-- max_width: the largest width across the middle line (smoothed likewise), where it is
-  no more than twice the radius. A radius reaches to the middle of the first pixel
-  outside and is up to 1.4 pixels too long; a line that turns is not crossed at right
-  angles everywhere.
+- max_width: the largest over the middle line of the smaller of two widths, smoothed
+  likewise: across the line, and twice the radius. A radius reaches to the middle of the
+  first pixel outside and is up to 0.7 pixels too long; where a line turns, what is
+  across it is too wide. Of bulges shorter than a few pixels some is smoothed away. A
+  blob has twice its radius, and nothing is less than its mean width.
 - orientation: of the main axis, the direction in which the pixels vary most: degrees
   from the image's x axis towards its top, in [0, 180); 0 is level, 90 upright. NaN
   where no direction is the main one.

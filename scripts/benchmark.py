@@ -66,6 +66,7 @@ def step(options: argparse.Namespace) -> dict:
         rungs, extra = {}, {"versions": {}}
         if options.against:
             twin, extra = _open_twin(options, run, batch, stack, files)
+            twin.leave_out_failing()
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
         ours = benchmark_step.Ours(program, batch)
         precision = backend.resolve_precision(run.train.precision)
@@ -128,10 +129,11 @@ def suite(options: argparse.Namespace) -> None:
     """
     import benchmark_suite
 
-    words = ["--torch-python", options.torch_python, "--pairs", str(options.pairs)]
+    python = os.path.abspath(options.torch_python)  # a link, which must stay one
+    words = ["--torch-python", python, "--pairs", str(options.pairs)]
     words += ["--compiled"] * options.compiled
     words += ["--json", str(options.json.resolve())] if options.json else []
-    failed = benchmark_suite.run_suite(words, 60 * options.minutes)
+    failed = benchmark_suite.run_suite(options.first, words, 60 * options.minutes)
     if failed:
         found, fix = f"{failed} did not end well", "see what they said above"
         raise InputError("steps that can be timed", found, fix)
@@ -268,6 +270,7 @@ def make_parser() -> argparse.ArgumentParser:
             "--compiled", action="store_true", help="torch.compile too; takes minutes"
         )
     add_number(steps, "--minutes", 10, "after which it ends")
+    add_number(steps, "--first", 1, "number of the case to begin with")
     add_number(train, "--trace", 5, "losses to compare first")
     needs.add_argument(
         "--memory", type=float, required=True, metavar="GB", help="of a device"

@@ -7,8 +7,13 @@ from pathlib import Path
 from jaxseg.errors import InputError
 
 COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
-PEAKS = {"H200": 989e12, "H100 80GB": 989e12, "A100": 312e12, "TPU v5e": 197e12}
-"""Operations a second in bfloat16, dense, by a part of the device's name."""
+PEAKS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "TPU v5 lite": 197e12,
+}
+"""Operations a second in bfloat16, dense, by the name that jax has for a device."""
 SCALE_COLUMNS = (
     "devices",
     "step, ms",
@@ -27,10 +32,10 @@ METHODS = {
     "segmentation_models.pytorch where they have it, in a process of its own with as "
     "many threads, never at the same time. Before the timing both train in float32 "
     "from the same weights, and their losses have to agree. Both have pages of 2 MB "
-    "where Linux has them. On a GPU PyTorch's forms go from plain float32 to bfloat16 "
-    "with torch.compile and to a whole step in one CUDA graph. With `--batches files` "
-    "the batches are the training part of the config, shuffled: jaxseg's come out of "
-    "its cache, "
+    "where Linux has them. On a GPU PyTorch's forms go from float32 without TF32 to "
+    "bfloat16 with torch.compile and to a whole step in one CUDA graph. With "
+    "`--batches files` the batches are the training part of the config, shuffled: jaxseg's come "
+    "out of its cache, "
     "decoded before the first step; PyTorch's are opened, resized and flipped by "
     "Pillow and NumPy in as many workers of a DataLoader as there are cores. For "
     "comparison: the published SegDecNet trained on 9.8 images/s of 640x232, one a "
@@ -153,11 +158,10 @@ def facts_of(record: dict) -> list[str]:
         each = record["operations"] / record["images"]
         speed = record["operations"] / next(iter(record["seconds"].values()))
         facts.append(f"{each / 1e9:.1f} GFLOP an image, {speed / 1e12:.3f} TFLOP/s")
-        for name, peak in PEAKS.items():
-            if name in record["machine"]["device"]:
-                facts.append(f"{speed / peak:.0%} of the peak in bfloat16")
+        if peak := PEAKS.get(record["machine"]["device"]):
+            facts.append(f"{speed / peak:.0%} of the peak in bfloat16")
         facts.append(
-            f"an H200 would make at most {PEAKS['H200'] / each:,.0f} images/s "
+            f"an H200 would make at most {PEAKS['NVIDIA H200'] / each:,.0f} images/s "
             "(predicted: all of its 989 TFLOP/s in bfloat16, memory not counted)"
         )
     if record.get("gigabytes"):
@@ -179,7 +183,7 @@ def make_report(records: Sequence[dict]) -> str:
 
 def _identity(record: dict) -> str:
     machine = record["machine"]
-    same = [machine[key] for key in ("cpu", "cores", "versions")]
+    same = [machine[key] for key in ("cpu", "cores", "device", "versions")]
     return json.dumps([record["command"], *same])
 
 
@@ -188,7 +192,9 @@ def _report_lines(record: dict) -> list[str]:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     facts = [f"`benchmark.py {record['command']}`", versions]
     if record["kind"] != "scale":  # a prediction, the same wherever it is made
+        device = [] if machine["device"] == "cpu" else [machine["device"]]
         facts += [
+            *device,
             f"{machine['cpu']}, cores: {machine['cores']}",
             f"{machine['others']:.0%} of the machine used by other programs",
             f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",

@@ -130,6 +130,14 @@ class Twin:
         """Seconds of all steps together."""
         return self._ask({"run": steps, "rung": rung})["seconds"]
 
+    def leave_out_failing(self) -> None:
+        """Makes one step of every rung; `rungs` are those that could."""
+        for rung in list(self.rungs):
+            answer = self._ask({"run": 1, "rung": rung})
+            if "error" in answer:
+                self.rungs.remove(rung)
+                print(f"- PyTorch {rung} is left out: {answer['error']}")
+
     def _ask(self, request: dict) -> dict:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()

@@ -7,7 +7,9 @@ Source: https://arxiv.org/abs/1505.04597; https://arxiv.org/abs/2104.06064.
 """
 
 import functools
+import importlib.util
 import itertools
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -129,7 +131,29 @@ def _mean(x):
 
 @functools.cache
 def import_torchvision():
-    """torchvision beside a PyTorch for CPUs, whose operators it lacks."""
+    """torchvision, also one whose operators are for another build of PyTorch.
+
+    Those that it says it has are then declared, and no network here asks for them.
+    """
+    if not _load_operators():
+        _declare_operators()
+    import torchvision
+
+    return torchvision
+
+
+def _load_operators() -> bool:
+    package = Path(importlib.util.find_spec("torchvision").origin).parent
+    try:
+        for file in package.glob("_C*.so"):
+            torch.ops.load_library(file)
+            return True
+    except OSError:  # for CUDA, beside a PyTorch for CPUs
+        pass
+    return False
+
+
+def _declare_operators() -> None:
     for name, schema in (
         ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
         ("qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
@@ -140,9 +164,6 @@ def import_torchvision():
         ),
     ):
         library.define(f"torchvision::{name}", schema)
-    import torchvision
-
-    return torchvision
 
 
 def make_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:

@@ -13,17 +13,19 @@ DataLoader; else the batch lies on the device. It speaks JSON, a line each:
     {"trace": 5}         -> {"losses": [...]}   steps in float32, nothing flipped
     {"run": 3, "rung": "float32 channels_last"}
                          -> {"seconds": 2.4}    of all 3 steps, with random flips
+                         or {"error": "..."}    where this form does not work here
 """
 
 import argparse
 import copy
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -44,7 +46,8 @@ class Rung(NamedTuple):
     """A form of the step that PyTorch's users choose from.
 
     Attributes:
-      precision: 'float32', on a GPU without TF32; 'TF32'; 'bfloat16 autocast'.
+      precision: 'float32', on a GPU without TF32 (PyTorch's default has it in
+        convolutions); 'TF32'; 'bfloat16 autocast'.
       compiled: mode of torch.compile for network and loss; '' without.
       graph: the whole step is one CUDA graph.
     """
@@ -65,7 +68,7 @@ class Rung(NamedTuple):
 
 
 def offered_rungs(device: str, *, compiled: bool) -> list[Rung]:
-    """From what everybody writes to what the fastest do."""
+    """From plain float32 to what the fastest do."""
     if device == "cpu":
         precisions = ["float32"] + ["bfloat16 autocast"] * _has_bfloat16()
         modes = ("", "default") if compiled else ("",)
@@ -74,10 +77,10 @@ def offered_rungs(device: str, *, compiled: bool) -> list[Rung]:
     rungs = [Rung("float32", False), Rung("TF32", False), plain]
     rungs.append(plain._replace(graph=True))
     if compiled:
-        free = "max-autotune-no-cudagraphs"
-        modes = ("default", "reduce-overhead", "max-autotune", free)
+        no_graphs = "max-autotune-no-cudagraphs"
+        modes = ("default", "reduce-overhead", "max-autotune", no_graphs)
         rungs += [plain._replace(compiled=mode) for mode in modes]
-        rungs.append(plain._replace(compiled=free, graph=True))
+        rungs.append(plain._replace(compiled=no_graphs, graph=True))
     return rungs
 
 
@@ -126,7 +129,8 @@ class Step:
 
     def run(self, steps: int) -> float:
         """Seconds of all steps together, from an idle device to an idle device."""
-        choose_arithmetic(self.rung)
+        allow_tf32(self.rung.precision != "float32")
+        torch.backends.cudnn.benchmark = True
         if self.rung.graph and not self._replay:
             self._replay = capture(self)
         advance = self._replay or self
@@ -150,8 +154,8 @@ class Step:
         image = image.permute(0, 3, 1, 2)  # NHWC in memory: that is channels_last
         if not self.rung.channels_last:
             image = image.contiguous()
-        half = self.rung.precision.startswith("bfloat16")
-        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+        bfloat16 = self.rung.precision.startswith("bfloat16")
+        with torch.autocast(self.device, torch.bfloat16, enabled=bfloat16):
             logits = self.network(image)
         entropy = F.binary_cross_entropy_with_logits
         if "seg_target" not in batch:
@@ -180,12 +184,10 @@ class Step:
         return flipped
 
 
-def choose_arithmetic(rung: Rung) -> None:
-    """TF32 and the search for the fastest convolution are settings of the process."""
-    faster = rung.precision != "float32"
-    torch.backends.cuda.matmul.allow_tf32 = faster
-    torch.backends.cudnn.allow_tf32 = faster
-    torch.backends.cudnn.benchmark = faster
+def allow_tf32(allowed: bool) -> None:
+    """A setting of the process."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def to_device(batch: dict, device: str) -> dict[str, torch.Tensor]:
@@ -260,7 +262,7 @@ def trace_losses(
 ) -> list[float]:
     """Losses of the first steps in float32 from the given weights, nothing flipped."""
     step = Step(model, weights, batch, Rung("float32"), device, hflip=0.0)
-    choose_arithmetic(step.rung)
+    allow_tf32(False)
     return [step().item() for _ in range(steps)]
 
 
@@ -270,7 +272,9 @@ def _has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def serve(model: str, folder: Path, device: str, *, compiled: bool) -> None:
+def serve(
+    model: str, folder: Path, device: str, *, compiled: bool, answers: TextIO
+) -> None:
     """Answers requests until stdin ends."""
     weights = dict(np.load(folder / "weights.npz"))
     batch = dict(np.load(folder / "batch.npz"))
@@ -292,15 +296,24 @@ def serve(model: str, folder: Path, device: str, *, compiled: bool) -> None:
     if model != library:
         package = {"smp": "segmentation-models-pytorch"}.get(library, library)
         versions[package] = importlib.metadata.version(package)
-    print(json.dumps({"rungs": list(rungs), "versions": versions}), flush=True)
+    ready = {"rungs": list(rungs), "versions": versions}
+    print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         if "trace" in request:
             losses = trace_losses(model, weights, batch, request["trace"], device)
             answer = {"losses": losses}
         else:
-            answer = {"seconds": rungs[request["rung"]].run(request["run"])}
-        print(json.dumps(answer), flush=True)
+            answer = try_to_run(rungs[request["rung"]], request["run"])
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def try_to_run(step: Step, steps: int) -> dict[str, float | str]:
+    """A form may lack memory, a compiler or what a graph wants; others go on."""
+    try:
+        return {"seconds": step.run(steps)}
+    except Exception as error:  # of the compiler, of CUDA, ...
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
 def main() -> None:
@@ -318,7 +331,16 @@ def main() -> None:
             f"torch {torch.__version__} finds no GPU, where jaxseg runs on one"
         )
     torch.set_num_threads(options.threads)
-    serve(options.model, options.folder, options.device, compiled=options.compiled)
+    # What others print must not come between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(
+        options.model,
+        options.folder,
+        options.device,
+        compiled=options.compiled,
+        answers=answers,
+    )
 
 
 if __name__ == "__main__":

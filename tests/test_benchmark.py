@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -142,6 +141,24 @@ def test_the_report_holds_the_last_measurement_of_every_command(tmp_path):
     assert "## input" not in page
 
 
+def test_the_report_keeps_the_devices_of_a_machine_apart():
+    machine = {"cpu": "x", "cores": 16, "others": 0, "flags": "", "versions": {}}
+    record = {"kind": "step", "command": "step", "what": "w", "images": 1, "ratios": {}}
+    devices = {"cpu": 4.0, "NVIDIA H200": 0.5}
+    page = benchmark_report.make_report(
+        [
+            record
+            | {"seconds": {"jaxseg": seconds}, "operations": 1e12}
+            | {"machine": machine | {"device": name}}
+            for name, seconds in devices.items()
+        ]
+    )
+    assert "; x, cores: 16;" in page
+    assert "; NVIDIA H200; x, cores: 16;" in page
+    assert "0.250 TFLOP/s; an H200 would" in page  # nothing is known of this CPU
+    assert "2.000 TFLOP/s; 0% of the peak in bfloat16;" in page
+
+
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"measurements, \*\.json"):
         benchmark_report.write_report(tmp_path)
@@ -190,7 +207,9 @@ def test_a_weight_without_a_partner_is_refused(tiny, torch_twin):
         torch_twin.build_network("unet", fewer)
 
 
-def test_the_child_process_answers_as_the_twin_in_this_process(tiny, torch_twin):
+def test_the_child_process_answers_as_the_twin_in_this_process(
+    tiny, torch_twin, monkeypatch
+):
     batch, weights, _ = tiny
     expected = torch_twin.trace_losses("unet", weights, batch, 2)
     opened = benchmark_twin.open_twin(
@@ -199,6 +218,20 @@ def test_the_child_process_answers_as_the_twin_in_this_process(tiny, torch_twin)
     with opened as twin:
         np.testing.assert_allclose(twin.trace(2), expected, rtol=1e-3)
         assert all(twin.run(rung, 1) > 0 for rung in twin.rungs)
+        answers = {"float32 channels_last": {"seconds": 1.0}, "other": {"error": "no"}}
+        twin.rungs = list(answers)
+        monkeypatch.setattr(twin, "_ask", lambda request: answers[request["rung"]])
+        twin.leave_out_failing()
+        assert twin.rungs == ["float32 channels_last"]
+
+
+def test_a_form_that_fails_says_why_in_one_line(tiny, torch_twin):
+    batch, weights, _ = tiny
+    rung = torch_twin.Rung("bfloat16 autocast", graph=True)  # and there is no GPU
+    step = torch_twin.Step("unet", weights, batch, rung, "cpu", hflip=0.0)
+    error = torch_twin.try_to_run(step, 1)["error"]
+    assert ": " in error
+    assert "\n" not in error
 
 
 def test_a_gpu_gets_the_ladder_from_plain_float32_to_one_graph(torch_twin):
@@ -232,9 +265,9 @@ def test_where_the_twin_cannot_follow_is_refused(monkeypatch, platform, count, f
         pass
 
 
-@pytest.mark.parametrize("cell", benchmark_suite.CELLS, ids=" ".join)
-def test_every_step_of_the_suite_has_a_twin(cell):
-    _, *words = benchmark_suite.command_of(cell, ["--pairs", "3"])[1:]
+@pytest.mark.parametrize("case", benchmark_suite.CASES, ids=" ".join)
+def test_every_step_of_the_suite_has_a_twin(case):
+    words = benchmark_suite.command_of(case, ["--pairs", "3"])[2:]
     plain, overrides = command_line.split_overrides(words)
     options = benchmark.make_parser().parse_args(plain)
     options.overrides = overrides
@@ -242,21 +275,42 @@ def test_every_step_of_the_suite_has_a_twin(cell):
     assert benchmark_twin.twin_of(benchmark.read_config(options))
 
 
-def test_a_suite_ends_with_its_time_and_counts_what_failed(monkeypatch, capsys):
+def test_a_suite_counts_what_failed_and_says_where_to_go_on(monkeypatch, capsys):
+    codes = iter([0, 2, 0, None])  # None: the time was over
     ran = []
 
-    def fail_second(command, cwd, timeout):
+    def run(seconds, command):
         ran.append(command)
-        time.sleep(0.05)
-        return subprocess.CompletedProcess(command, 2 * (len(ran) == 2))
+        return next(codes)
 
-    monkeypatch.setattr(subprocess, "run", fail_second)
-    assert benchmark_suite.run_suite([], seconds=60) == 1
-    assert len(ran) == len(benchmark_suite.CELLS)
-    ran.clear()
-    assert benchmark_suite.run_suite([], seconds=0.08) == 1
-    assert len(ran) == 2
-    assert "1 of 11 measured, 1 failed" in capsys.readouterr().out
+    monkeypatch.setattr(benchmark_suite, "run_for", run)
+    assert benchmark_suite.run_suite(3, ["--pairs", "3"], seconds=60) == 1
+    cases = benchmark_suite.CASES[2:6]
+    assert ran == [benchmark_suite.command_of(case, ["--pairs", "3"]) for case in cases]
+    said = capsys.readouterr().out
+    assert "the rest: --first 6" in said
+    assert "2 measured, 1 failed" in said
+
+
+def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
+    assert benchmark_suite.run_for(60, [sys.executable, "-c", "exit(3)"]) == 3
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    parent = (
+        "import subprocess, sys; "
+        f"subprocess.run([sys.executable, '-c', {child!r}], stdout=open('pid', 'w'))"
+    )
+    monkey = [
+        "/bin/sh",
+        "-c",
+        f'cd {tmp_path} && exec {sys.executable} -c "$0"',
+        parent,
+    ]
+    assert benchmark_suite.run_for(5, monkey) is None
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.parametrize(

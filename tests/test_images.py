@@ -205,10 +205,13 @@ def test_what_is_no_picture_is_refused_with_the_reason(data, reason):
         images.open_picture(data)
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_decompression_bomb_is_refused(monkeypatch, file_format):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableImage, match="over 200 pixels: cut it into tiles"):
-        images.open_picture(encode(np.zeros((15, 15), np.uint8)))
+    data = encode(np.zeros((15, 15, 3), np.uint8), file_format)
+    for read in (images.open_picture, decode):
+        with pytest.raises(UnreadableImage, match="over 200 pixels: cut it into tiles"):
+            read(data)
 
 
 def test_16_bit_colour_is_noted():

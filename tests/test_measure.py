@@ -83,6 +83,23 @@ def test_lines_along_the_axes_are_measured_exactly(width):
     assert only(mask.T).orientation == pytest.approx(90)
 
 
+@pytest.mark.parametrize("widest", [5, 7, 13, 25])
+@pytest.mark.parametrize("degrees", [0, 33, 45, 120])
+def test_the_largest_width_is_that_of_the_widest_stretch(widest, degrees):
+    """A line 3 pixels wide, and 50 of its 200 pixels wider."""
+    angle = math.radians(degrees)
+    direction = np.array([-math.sin(angle), math.cos(angle)])
+    shape, middle = (260, 260), np.array([130.0, 130.0])
+    mask = bar(shape, middle - 100 * direction, middle + 100 * direction, 3)
+    mask |= bar(shape, middle - 25 * direction, middle + 25 * direction, widest)
+    found = only(mask)
+    assert is_near(found.max_width, widest, 1, 0.03)
+    assert found.mean_width < 0.5 * (widest + 3)
+    reduced = mask.reshape(130, 2, 130, 2).mean((1, 3))  # shares of larger pixels
+    found = only(reduced > 0, spacing=(2.0, 2.0), shares=reduced)
+    assert is_near(found.max_width, widest, 1, 0.03)
+
+
 @pytest.mark.parametrize("width", [1, 3, 6, 12, 20])
 @pytest.mark.parametrize(
     "degrees",

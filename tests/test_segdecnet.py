@@ -236,7 +236,7 @@ def test_a_batch_has_the_gradient_of_its_images_one_by_one_in_pytorch(
     with jax.enable_x64(True), monkeypatch.context() as patch:
         patch.setattr(jnp, "float32", jnp.float64)  # which the layers ask for by name
         found, grads = jax.jit(jax.value_and_grad(objective))(arrays["params"])
-    assert float(found) == pytest.approx(loss, rel=1e-5)
+    assert float(found) == pytest.approx(loss, rel=1e-6)
     for name, mine in port(grads).items():
         away = np.linalg.norm(mine - exact[name]) / np.linalg.norm(exact[name])
         assert away < 1e-6, name

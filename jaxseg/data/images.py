@@ -135,7 +135,7 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
 
 
 def _open(data: bytes) -> Image.Image:
-    """The header of a picture."""
+    """A picture of which only the header is read."""
     if not data:
         raise UnreadableImage("is empty (0 bytes)")
     with _naming_damage():
@@ -158,7 +158,7 @@ def _naming_damage() -> Iterator[None]:
 def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
     """Pixels of a JPEG by simplejpeg; None where Pillow has to see to it.
 
-    What libjpeg only warns of is an error here: Pillow decides what is damaged.
+    simplejpeg fails at what libjpeg only warns of: Pillow decides what is damaged.
     """
     if simplejpeg is None or not data.startswith(_JPEG):
         return None
@@ -258,7 +258,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _turn_of(picture: Image.Image) -> Image.Transpose | None:
-    """What makes a picture upright."""
+    """What makes a picture upright; None where it is."""
     try:
         return _TURNS.get(picture.getexif().get(_ORIENTATION))
     except Exception:  # a broken EXIF block does not spoil the pixels
