@@ -34,12 +34,12 @@ METHODS = {
     "from the same weights, and their losses have to agree. Both have pages of 2 MB "
     "where Linux has them. On a GPU PyTorch's forms go from float32 without TF32 to "
     "bfloat16 with torch.compile and to a whole step in one CUDA graph. With "
-    "`--batches files` the batches are the training part of the config, shuffled: jaxseg's come "
-    "out of its cache, "
-    "decoded before the first step; PyTorch's are opened, resized and flipped by "
-    "Pillow and NumPy in as many workers of a DataLoader as there are cores. For "
-    "comparison: the published SegDecNet trained on 9.8 images/s of 640x232, one a "
-    "step, reading included, on a GPU that is not named.",
+    "`--batches files` the batches are the training part of the config, shuffled: "
+    "jaxseg's come out of its cache, decoded before the first step; PyTorch's are "
+    "opened, resized and flipped by Pillow and NumPy in as many workers of a "
+    "DataLoader as there are cores. For comparison: the published SegDecNet trained on "
+    "9.8 images/s of 640x232, one a step, reading included, on a GPU that is not "
+    "named.",
     "augment": "The step of jaxseg alone, as above, with other augmentations. The "
     "ratio is how many times as long a step takes with them.",
     "plan": "What the compiler lays out for a train step on one device, before it is "
