@@ -162,7 +162,7 @@ def _curves(level: str, recall, precision, false, true, ap, auc) -> list[str]:
             f"ROC, AUC {auc:.4f}",
             [Line("", UNIT, UNIT, "quiet", dashed=True), Line("", false, true)],
             x_label=f"share of clean {UNITS[level]} that raise an alarm",
-            y_label=f"share of {UNITS[level]} with a defect that are found",
+            y_label=f"share of defect {UNITS[level]} found",
             x_range=UNIT,
             y_range=UNIT,
             marks=[Mark(nowhere, nowhere, key=f"{level}.roc")],
