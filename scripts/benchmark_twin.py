@@ -127,8 +127,19 @@ class Twin:
         return self._ask({"trace": steps})["losses"]
 
     def run(self, rung: str, steps: int) -> float:
-        """Seconds of all steps together."""
-        return self._ask({"run": steps, "rung": rung})["seconds"]
+        """Seconds of all steps together.
+
+        Raises:
+          InputError: it worked before, and does no longer.
+        """
+        answer = self._ask({"run": steps, "rung": rung})
+        if "error" in answer:
+            raise InputError(
+                f"PyTorch {rung} to go on working",
+                answer["error"],
+                "a smaller --config.train.batch_size, or no --compiled",
+            )
+        return answer["seconds"]
 
     def leave_out_failing(self) -> None:
         """Makes one step of every rung; `rungs` are those that could."""
