@@ -12,10 +12,10 @@
 
 The batch, the size and the precision are the config's, or overridden as everywhere:
 --config.train.batch_size=8. Contestants take turns in blocks, A B, B A, A B ..., so
-that a machine which slows down slows all of them; a ratio is the median over the pairs
-of blocks of one turn. With --json FILE the measurement is appended as one line;
-`report` makes docs/benchmarks.md from docs/benchmarks/*.json. Exit codes: 0 done; 2
-wrong input.
+that a machine which slows down slows all of them, and the first step of a block is not
+counted; a ratio is the median over the pairs of blocks of one turn. With --json FILE
+the measurement is appended as one line; `report` makes docs/benchmarks.md from
+docs/benchmarks/*.json. Exit codes: 0 done; 2 wrong input.
 """
 
 import argparse

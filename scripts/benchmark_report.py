@@ -56,7 +56,7 @@ METHODS = {
     "the rest is predicted: steps as above, a forward pass at a third of a step, and "
     "the pixels of the training part sent to the device at 25 GB/s. A network that "
     "waits for memory more than for arithmetic takes longer.",
-    "ops": "Every operation of `jaxseg/ops.py` against the plain form that it equals, "
+    "ops": "Operations of `jaxseg/ops.py` against the plain form that they equal, "
     "value and gradients, alone.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
     "decoded images, or decoded from JPEG in ArrayRecord every time. New batches are "

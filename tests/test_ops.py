@@ -250,6 +250,17 @@ def test_tied_maxima_share_the_gradient():
     np.testing.assert_array_equal(pair[0, :, :, 0], [[0.5, 0.5], [0.0, 0.0]])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_relu_passes_the_gradient_of_what_is_above_zero(dtype):
+    x = jnp.asarray([-2.0, -0.0, 0.0, 1e-6, 3.0, np.nan], dtype)
+    value, pull_back = jax.vjp(jax.jit(ops.relu), x)
+    (gradient,) = pull_back(jnp.arange(1, 7, dtype=dtype))
+    assert value.dtype == gradient.dtype == dtype
+    wanted = np.maximum(np.float32(x), 0)  # NaN stays one
+    np.testing.assert_array_equal(np.float32(value), wanted)
+    np.testing.assert_array_equal(np.float32(gradient), [0, 0, 0, 4, 5, 0])
+
+
 def test_conv_transpose_by_a_plain_loop():
     image, kernel = numbers(2, 3, 2, 4), numbers(2, 2, 4, 3, seed=1)
     wanted = np.zeros((2, 6, 4, 3))

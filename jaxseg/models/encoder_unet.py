@@ -44,7 +44,7 @@ class DecoderBlock(nn.Module):
         )
         norm = functools.partial(GhostBatchNorm, self.bn_group, dtype=self.dtype)
         for layer in ("layer_1", "layer_2"):
-            x = nn.relu(ConvNorm(conv, norm, name=layer)(x, train=train))
+            x = ops.relu(ConvNorm(conv, norm, name=layer)(x, train=train))
         return x
 
 

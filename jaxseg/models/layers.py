@@ -17,7 +17,7 @@ from jaxseg import ops
 from jaxseg.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
+    "relu": ops.relu,
     "elu": nn.elu,
     "linear": lambda x: x,
 }

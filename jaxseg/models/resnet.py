@@ -43,14 +43,14 @@ class BasicBlock(nn.Module):
             )
 
         residual = x
-        x = nn.relu(conv_norm(3, self.stride, "layer_1")(x, train=train))
+        x = ops.relu(conv_norm(3, self.stride, "layer_1")(x, train=train))
         x = conv_norm(3, 1, "layer_2")(x, train=train)
         if residual.shape != x.shape:
             residual = conv_norm(1, self.stride, "projection")(residual, train=train)
         x = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(
             x, deterministic=not train
         )
-        return nn.relu(x + residual)
+        return ops.relu(x + residual)
 
 
 class ResNetEncoder(nn.Module):
@@ -70,7 +70,7 @@ class ResNetEncoder(nn.Module):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, ...]:
         stem = _conv_norm(64, 7, 2, self.bn_group, self.dtype, "stem")
-        features = [nn.relu(stem(image.astype(self.dtype), train=train))]
+        features = [ops.relu(stem(image.astype(self.dtype), train=train))]
         x = ops.max_pool(features[0], window=3, stride=2, padding=1)
         repeats = BLOCKS[self.depth]
         for stage, num_blocks in enumerate(repeats):

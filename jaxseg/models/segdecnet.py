@@ -71,7 +71,7 @@ class ConvFeature(nn.Module):
             kernel_init=xavier_normal,
             name="conv",
         )(x)
-        return nn.relu(FeatureNorm(self.dtype, name="norm")(x))
+        return ops.relu(FeatureNorm(self.dtype, name="norm")(x))
 
 
 class SegDecNet(nn.Module):

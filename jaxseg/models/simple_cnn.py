@@ -32,9 +32,9 @@ class SimpleCNN(nn.Module):
         for channels in (32, 64):
             x = Conv(channels, dtype=self.dtype)(x)
             x = GhostBatchNorm(self.bn_group, dtype=self.dtype)(x, train=train)
-            x = ops.max_pool(nn.relu(x), window=2, stride=2)
+            x = ops.max_pool(ops.relu(x), window=2, stride=2)
         x = x.reshape(x.shape[0], -1)
-        x = nn.relu(nn.Dense(24, dtype=self.dtype)(x))
+        x = ops.relu(nn.Dense(24, dtype=self.dtype)(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = nn.Dense(self.num_outputs)(x.astype(jnp.float32))
         return {"cls_logits": logits}
