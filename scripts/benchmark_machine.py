@@ -32,7 +32,7 @@ def describe_machine(versions: dict[str, str], others: float) -> dict:
         "cpu": names[0] if names else platform.processor(),
         "cores": len(usable_cores()),
         "device": jax.devices()[0].device_kind,
-        "others": others,
+        "others": max(others, 0.0),  # clocks of processes and machine differ
         "flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {"python": platform.python_version(), **packages, **versions},
     }
