@@ -32,6 +32,15 @@ def test_an_image_drawn_twice_counts_as_two_of_decisions():
     )
 
 
+def test_a_resample_without_the_highest_score_has_all_metrics():
+    labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.5, 0.8, 0.9])
+    metric = bootstrap.of_decisions(scores, labels, scores >= 0.45)
+    found = metric(np.array([1, 2, 1, 1, 0]))
+    kept = [0, 1, 1, 2, 3]
+    expected = metrics.image_summary(scores[kept], labels[kept], 0.45)
+    assert_equal_where_shared(found, expected)
+
+
 def test_an_image_drawn_twice_counts_as_two_of_classes():
     true, decided = RANDOM.integers(3, size=80), RANDOM.integers(3, size=80)
     table = np.zeros((3, 3), int)

@@ -91,7 +91,8 @@ def roc_curve(scores: np.ndarray, labels: np.ndarray) -> Curve:
 def _precision_recall(tally: Tally) -> Curve:
     fp, tp = tally.at_least()
     recall = divide(tp, tally.positives.sum())
-    return np.append(recall, 0.0), np.append(divide(tp, tp + fp), 1.0), tally.values
+    precision = divide(tp, tp + fp, 1.0)  # of none, where a resample lacks the highest
+    return np.append(recall, 0.0), np.append(precision, 1.0), tally.values
 
 
 def areas(tally: Tally) -> Summary:
