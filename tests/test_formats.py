@@ -241,6 +241,7 @@ def test_float32_scores_are_decided_as_float64_ones(threshold):
         ("unet", {"widths": (4, 8, 16)}, (32, 48), "sides must be multiples of 4"),
         ("encoder_unet", {}, (64, 64), "sides must be multiples of 32"),
         ("segdecnet", {}, (640, 232), "sides must be multiples of 8, from 128 on"),
+        ("segdecnet", {}, (64, 1024), "H = 64 and W = 1024: this network has one size"),
         ("classifier", {}, (96, 64), "sides must be multiples of 32"),
         ("classifier", {}, (100, 64), "H = 100 and W = 64: this network has one size"),
         ("simple_cnn", {}, (64, 32), "H = 64 and W = 32: this network has one size"),

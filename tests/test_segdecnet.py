@@ -104,11 +104,25 @@ def test_a_constant_channel_has_a_finite_gradient():
     assert np.isfinite(found).all()
 
 
-@pytest.mark.parametrize("size", [(120, 128), (128, 130), (64, 64)])
-def test_a_size_without_a_decision_map_is_refused(size):
+@pytest.mark.parametrize(
+    ("size", "fitting"),
+    [
+        ((120, 120), (128, 120)),
+        ((128, 130), (128, 136)),
+        ((64, 64), (128, 64)),
+        ((56, 1024), (64, 1024)),
+    ],
+)
+def test_a_size_without_a_decision_map_is_refused(size, fitting):
     with pytest.raises(InputError) as refusal:
         shapes_of(network(), size)
-    assert '--config.data.image_size="(' in refusal.value.fix
+    assert refusal.value.fix == f'--config.data.image_size="{fitting}"'
+    shapes_of(network(), fitting)
+
+
+def test_a_narrow_strip_has_a_deviation_in_every_map():
+    shapes, _ = shapes_of(network(), (64, 128))
+    assert shapes["seg_map"].shape == (2, 8, 16, 1)
 
 
 def test_more_than_two_classes_are_refused():

@@ -6,7 +6,7 @@ from jax import export
 
 from jaxseg.config import Spec
 from jaxseg.models import encoders
-from jaxseg.models.segdecnet import SMALLEST, STRIDE
+from jaxseg.models.segdecnet import DECISION_STRIDE, STRIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,15 @@ def size_rule(network: Spec, trained: tuple[int, int]) -> SizeRule:
     """The rule of a network.
 
     A classifier trained at a size that is no multiple of its stride keeps that size:
-    where its strided kernels stand depends on it.
+    where its strided kernels stand depends on it. So does a SegDecNet of strips, for
+    which one side alone would not say whether a size is large enough.
     """
     if network.name == "unet":
         return SizeRule(trained, 2 ** (len(network.kwargs["widths"]) - 1))
     if network.name == "segdecnet":
-        return SizeRule(trained, STRIDE, SMALLEST)
+        smallest = 2 * DECISION_STRIDE
+        is_strip = min(trained) < smallest
+        return SizeRule(trained, None if is_strip else STRIDE, smallest)
     has_encoder = network.name in ("encoder_unet", "classifier")
     if has_encoder and all(side % encoders.STRIDE == 0 for side in trained):
         return SizeRule(trained, encoders.STRIDE)

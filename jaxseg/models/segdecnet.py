@@ -10,6 +10,7 @@ first epoch on, there from the eleventh.
 """
 
 import functools
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -22,8 +23,8 @@ from jaxseg.models.layers import Conv, call_block
 from jaxseg.types import Array, Outputs
 
 STRIDE = 8
-SMALLEST = 128
-"""Pixels; below, the decision map has one value per channel, and no deviation."""
+DECISION_STRIDE = 64
+"""Pixels of the image for one of the decision's last map."""
 
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 """Not cut off at two deviations, as `glorot_normal` is."""
@@ -79,7 +80,7 @@ class SegDecNet(nn.Module):
 
     `seg_logits` [N, H, W, 1] are the map enlarged bilinearly, for metrics and pictures.
 
-    Nothing couples the samples of a batch. H and W are multiples of 8, from 128 on.
+    Nothing couples the samples of a batch. For H and W see `check_size`.
 
     Attributes:
       adjust_gradient: the decision never changes the segmentation.
@@ -168,17 +169,24 @@ def enlarge(seg_map: Array) -> Array:
 def check_size(size: tuple[int, int]) -> None:
     """Refuses sides that are no multiples of 8, or too small.
 
+    The decision's last map needs two pixels, or `FeatureNorm` has no deviation.
+
     Raises:
       InputError: with a size that fits.
     """
-    if any(side % STRIDE or side < SMALLEST for side in size):
-        fitting = tuple(max(-(-side // STRIDE) * STRIDE, SMALLEST) for side in size)
-        raise InputError(
-            f"an image size (H, W) of multiples of {STRIDE}, from {SMALLEST} on: below,"
-            " the decision map has a single pixel, whose deviation is undefined",
-            f"{tuple(size)}",
-            f'--config.data.image_size="{fitting}"',
-        )
+    num_pixels = math.prod(side // DECISION_STRIDE for side in size)
+    if num_pixels > 1 and not any(side % STRIDE for side in size):
+        return
+    fitting = [max(-(-side // STRIDE) * STRIDE, DECISION_STRIDE) for side in size]
+    if max(fitting) < 2 * DECISION_STRIDE:
+        fitting[fitting.index(max(fitting))] = 2 * DECISION_STRIDE
+    raise InputError(
+        f"an image size (H, W) of multiples of {STRIDE}, both at least "
+        f"{DECISION_STRIDE} and one {2 * DECISION_STRIDE}: a smaller decision map has "
+        "a single pixel, whose deviation is undefined",
+        f"{tuple(size)}",
+        f'--config.data.image_size="{tuple(fitting)}"',
+    )
 
 
 def segdecnet(
