@@ -16,8 +16,8 @@ from jaxseg.config import (
     Run,
     Spec,
     Train,
-    to_dict,
 )
+from jaxseg.contradictions import find_contradictions
 from jaxseg.errors import InputError
 from jaxseg.schema import (
     flatten,
@@ -25,7 +25,6 @@ from jaxseg.schema import (
     keys_of,
     matches,
     nearest,
-    out_of_bounds,
     parse_literal,
     takes_loss,
     type_name,
@@ -71,7 +70,7 @@ def parse(
         optim=_optim(groups["optim"], problems),
         train=_record("config.train", Train, groups["train"], problems),
     )
-    problems += [] if problems else _contradictions(run)
+    problems += [] if problems else find_contradictions(run)
     if problems:
         raise InputError(
             "a config whose keys are all known, present and of the right type",
@@ -234,98 +233,6 @@ def _compare_keys(where, group, known, required, problems) -> None:
             problems.append(f"{where}.{key}: there is no such key{nearest(key, known)}")
     missing = [key for key in required if key not in group]
     problems.extend(f"{where}.{key} is missing" for key in missing)
-
-
-def _contradictions(run: Run) -> list[str]:
-    """What single keys cannot know: values that do not fit together."""
-    model, data, optim, train = run.model, run.data, run.optim, run.train
-    problems = [f"config.{text}" for text in out_of_bounds(flatten(to_dict(run)))]
-    starts = [
-        k for k in ("encoder_weights", "encoder_init", "init") if getattr(model, k)
-    ]
-    if len(starts) > 1:
-        problems.append(
-            f"config.model: only one of {', '.join(starts)} can be the start"
-        )
-    if train.batch_size % max(train.accumulate, 1):
-        problems.append(
-            f"config.train.accumulate={train.accumulate} does not divide "
-            f"config.train.batch_size={train.batch_size}"
-        )
-    if {len(data.mean), len(data.std)} != {data.channels}:
-        problems.append(
-            f"config.data.mean and .std: expected {data.channels} numbers, one per "
-            f"channel, found {len(data.mean)} and {len(data.std)}"
-        )
-    if data.val_fraction <= 0 or data.test_fraction < 0:
-        problems.append(
-            "config.data.val_fraction must be over 0, test_fraction not under"
-        )
-    if data.val_fraction + data.test_fraction >= 1:
-        problems.append(
-            "config.data.val_fraction + test_fraction leave nothing to train"
-        )
-    if data.num_segmented is not None and data.segmented_file:
-        problems.append(
-            "config.data: only one of num_segmented and segmented_file can choose masks"
-        )
-    if data.num_folds < 2:
-        problems.append(
-            f"config.data.num_folds: expected at least 2, found {data.num_folds}"
-        )
-    elif not 0 <= data.fold < data.num_folds:
-        problems.append(
-            f"config.data.fold: expected 0 to {data.num_folds - 1}, found {data.fold}"
-        )
-    elif data.fold and data.split != "kfold":
-        problems.append(
-            f"config.data.fold={data.fold} has no effect on config.data.split="
-            f"{data.split!r}; --config.data.split=kfold"
-        )
-    if optim.plateau and not 0 < optim.plateau.factor < 1:
-        problems.append(
-            f"config.optim.plateau.factor: expected more than 0 and less than 1, found "
-            f"{optim.plateau.factor}"
-        )
-    for name, part in (optim.parts or {}).items():
-        if part.rate < 0 or part.from_epoch < 0:
-            problems.append(
-                f"config.optim.parts.{name}: expected numbers of at least 0, found "
-                f"{part}"
-            )
-    problems += _wrong_sizes(data.image_size, train)
-    if optim.schedule == "step" and not optim.milestones:
-        problems.append(
-            "config.optim.milestones is missing; schedule='step' needs epochs"
-        )
-    return problems
-
-
-def _wrong_sizes(image_size: tuple[int, int], train: Train) -> list[str]:
-    """A size schedule that does not add up."""
-    if not train.sizes:
-        return []
-    (height, width), sides = image_size, [side for side, _ in train.sizes]
-    total = sum(epochs for _, epochs in train.sizes)
-    problems = []
-    if any(number <= 0 for pair in train.sizes for number in pair):
-        problems.append("config.train.sizes: expected pairs (height, epochs) over 0")
-    elif total != train.epochs:
-        problems.append(
-            f"config.train.sizes: the epochs sum to {total}, and config.train.epochs="
-            f"{train.epochs}; --config.train.epochs={total}"
-        )
-    elif sides != sorted(sides) or sides[-1] != height:
-        problems.append(
-            f"config.train.sizes: expected heights that grow up to {height} "
-            f"(config.data.image_size), found {sides}"
-        )
-    elif any(side * width % height for side in sides):
-        problems.append(
-            f"config.train.sizes: expected heights that give whole widths of images "
-            f"{height} x {width}, found {sides}"
-        )
-    return problems
 
 
 def _optional_keys(path: Sequence[str]) -> dict[str, Any]:

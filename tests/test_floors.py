@@ -28,6 +28,7 @@ FLOORS = {
     "measure": 0.7,
     "files": 0.5,
     "config": 0.5,
+    "contradictions": 0.6,
     "parsing": 0.7,
     "grid": 0.5,
     "models": 1.0,
