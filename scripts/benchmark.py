@@ -71,6 +71,10 @@ def step(options: argparse.Namespace) -> dict:
         ours = benchmark_step.Ours(program, batch)
         precision = backend.resolve_precision(run.train.precision)
         own = {f"jaxseg {precision}": ours.run}
+        if ours.count > 1:
+            single = benchmark_step.Ours(program._replace(count=1), batch)
+            several = f"jaxseg {precision}, {ours.count} steps a call"
+            own = {several: ours.run, f"jaxseg {precision}": single.run}
         if files:
             own = {"jaxseg, from files": files.contestant(ours)} | own
         blocks = measure(own | rungs, options.pairs)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxseg.errors import InputError
 
 COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
+PRECISIONS = ("float32", "bfloat16")
 PEAKS = {
     "NVIDIA H200": 989e12,
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -14,6 +15,13 @@ PEAKS = {
     "TPU v5 lite": 197e12,
 }
 """Operations a second in bfloat16, dense, by the name that jax has for a device."""
+AGAINST_COLUMNS = (
+    "a step of",
+    "measured",
+    "on",
+    "speed to PyTorch's fastest form in this precision",
+    "in any",
+)
 SCALE_COLUMNS = (
     "devices",
     "step, ms",
@@ -176,9 +184,31 @@ def make_report(records: Sequence[dict]) -> str:
     for kind, method in METHODS.items():
         chosen = [record for record in latest.values() if record["kind"] == kind]
         lines += ["", f"## {kind}", "", method] if chosen else []
+        if against := _against_pytorch(chosen):
+            lines += ["", *_markdown(AGAINST_COLUMNS, *against)]
         for record in chosen:
             lines += _report_lines(record)
     return "\n".join(lines) + "\n"
+
+
+def _against_pytorch(records: Sequence[dict]) -> list[tuple[str, ...]]:
+    """A row for every step that PyTorch took too."""
+    rows = []
+    for record in records:
+        seconds, machine = record.get("seconds", {}), record["machine"]
+        theirs = [name for name in seconds if name.startswith("PyTorch")]
+        if not theirs:
+            continue
+        precision = next(p for p in PRECISIONS if f"jaxseg {p}" in seconds)
+        forms = [name for name in theirs if precision in name], theirs
+        fastest = [min(names, key=seconds.get, default=None) for names in forms]
+        ratios = [_range(record["ratios"][name]) if name else "" for name in fastest]
+        first = next(iter(seconds))
+        measured = first if precision in first else f"{first}, {precision}"
+        cpu = f"{machine['cores']} core(s), jax {machine['versions']['jax']}"
+        device = cpu if machine["device"] == "cpu" else machine["device"]
+        rows.append((record["what"], measured, device, *ratios))
+    return rows
 
 
 def _identity(record: dict) -> str:
@@ -200,11 +230,13 @@ def _report_lines(record: dict) -> list[str]:
             f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",
         ]
     facts += facts_of(record)
-    columns, *rows = make_table(record)
-    cells = [
-        f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)
-    ]
-    return ["", f"### {record['what']}", "", "; ".join(facts) + ".", "", *cells]
+    text = "; ".join(facts) + "."
+    return ["", f"### {record['what']}", "", text, "", *_markdown(*make_table(record))]
+
+
+def _markdown(columns: Sequence[str], *rows: Sequence[str]) -> list[str]:
+    lines = (columns, ("---",) * len(columns), *rows)
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def write_report(folder: Path) -> None:

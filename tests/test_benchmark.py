@@ -143,6 +143,28 @@ def test_the_report_holds_the_last_measurement_of_every_command(tmp_path):
     assert "## input" not in page
 
 
+def test_the_report_begins_with_the_steps_against_pytorch():
+    slow, fast = "PyTorch float32", "PyTorch bfloat16 autocast"
+    seconds = {"jaxseg float32": 3.0, slow: 4.0, fast: 2.0, f"{fast} again": 2.5}
+    ratios = {slow: [1.3, 1.2, 1.4], fast: [0.7, 0.6, 0.8], f"{fast} again": [9, 9, 9]}
+    files = {"jaxseg, from files": 1.0, "jaxseg bfloat16": 1.0, slow: 4.0}
+    page = benchmark_report.make_report(
+        [
+            record(seconds=seconds, ratios=ratios),
+            record(command="files", seconds=files, ratios={slow: [4.0, 3.0, 5.0]}),
+            record(command="alone", seconds={"jaxseg float32": 1.0}, ratios={}),
+            record(command="augment", kind="augment", seconds={"none": 1.0}, ratios={}),
+        ]
+    )
+    table = page[page.index("| a step of") : page.index("### ")].strip().splitlines()
+    where = "unet, 7 parameters | {} | 2 core(s), jax 0.12.0"
+    assert table[2:] == [
+        f"| {where.format('jaxseg float32')} "
+        "| 1.30x (1.20 to 1.40) | 0.70x (0.60 to 0.80) |",
+        f"| {where.format('jaxseg, from files, bfloat16')} |  | 4.00x (3.00 to 5.00) |",
+    ]
+
+
 def test_the_report_keeps_the_devices_of_a_machine_apart():
     machine = {"cpu": "x", "cores": 16, "others": 0, "flags": "", "versions": {}}
     record = {"kind": "step", "command": "step", "what": "w", "images": 1, "ratios": {}}
