@@ -1,33 +1,31 @@
-"""Weights to start from: published encoders, networks of other programs, our own.
+"""Weights to start from: published encoders, networks of other programs, our own."""
 
-Files are safetensors. A pickle can run code when it is opened, so none ever is.
-"""
-
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from jaxseg import config, export, files
-from jaxseg.errors import InputError, shorten
+from jaxseg import config, export, files, trained
+from jaxseg.errors import InputError
+from jaxseg.progress import console
+from jaxseg.schema import freeze
 from jaxseg.torch_names import from_torch, to_torch, torch_name
+from jaxseg.weight_files import (
+    FIX,
+    Leaves,
+    match,
+    read_safetensors,
+    refuse_other_normalisation,
+)
 
-Leaves = dict[str, np.ndarray]
+_OF_TRAINING = {"dropout", "drop_path", "bn_group", "adjust_gradient"}
+"""Keys of networks that change nothing in a trained one."""
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-# Entries of published files that have no use here: counters, classifiers, and the top
-# that a U-Net on outputs of blocks does not reach.
-_UNUSED = re.compile(
-    r"num_batches_tracked$|^(fc|classifier|_fc|conv_head|bn2|_conv_head|_bn1)\.|"
-    r"^(params|batch_stats)/encoder/top/"
-)
 
 
 def load_start(
@@ -48,12 +46,13 @@ def load_start(
     """
     leaves = flatten_dict(template, sep="/")
     if model.init.startswith("smp:"):
-        loaded = _load_smp(Path(model.init.removeprefix("smp:")), model, data, leaves)
+        path = _path(model.init.removeprefix("smp:"))
+        loaded = _load_smp(path, model, data, leaves)
     elif model.init:
-        loaded = _load_own(Path(model.init), "model.init", data, leaves)
+        loaded = _load_own(_path(model.init), model.network, data, leaves)
     elif model.encoder_init:
         own = _encoder_leaves(leaves, model)
-        loaded = _load_own(Path(model.encoder_init), "model.encoder_init", data, own)
+        loaded = _load_own_encoder(_path(model.encoder_init), model.network, data, own)
     elif model.encoder_weights:
         loaded = _load_encoder(model, data, _encoder_leaves(leaves, model))
     else:
@@ -104,53 +103,14 @@ def save_smp(
         ) from None
 
 
-def read_safetensors(path: Path) -> Leaves:
-    """The arrays of a safetensors file, floating ones as float32.
-
-    Raises:
-      InputError: it is missing, damaged, or another kind of file.
-    """
-    if not path.is_file():
-        raise InputError("a .safetensors file with weights", f"no file {path}", _FIX)
-    if _is_pickle(path):
-        raise InputError(
-            "weights as safetensors, which cannot run code when opened",
-            f"{path} is a pickle (a .pth or .pt file of PyTorch)",
-            'convert it where you trust it: python -c "import torch; from '
-            "safetensors.torch import save_file; save_file(torch.load("
-            f"'{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
-        )
-    try:
-        arrays = load_file(path)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise InputError(
-            "a whole .safetensors file", f"{path}: {error}", "download it once more"
-        ) from None
-    return {
-        name: array.astype(np.float32) if array.dtype.kind in "fV" else array
-        for name, array in arrays.items()
-    }
-
-
-def _is_pickle(path: Path) -> bool:
-    """Of PyTorch, in a zip file or bare."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    # A safetensors file begins with eight bytes of any length, then JSON.
-    return start[8:] != b"{" and start.startswith((b"PK", b"\x80"))
-
-
-_FIX = "--config.model.encoder_weights=PATH.safetensors or =hf:timm/resnet34.a1_in1k"
-
-
 def _load_encoder(model: config.Model, data: config.Data, wanted: Leaves) -> Leaves:
     path = _fetch(model.encoder_weights)
     state = read_safetensors(path)
     naming = _naming_of(state)
     name = model.network.kwargs["encoder"]
-    if naming != ("torchvision" if name.startswith("resnet") else naming):
+    if (naming == "torchvision") != name.startswith("resnet"):
         found = f"{path} with the names of {naming}"
-        raise InputError(f"weights of {name}", found, _FIX)
+        raise InputError(f"weights of {name}", found, FIX)
     if (naming == "smp") != name.startswith("smp_"):
         fitting = name[name.index("efficient") :]
         raise InputError(
@@ -158,9 +118,17 @@ def _load_encoder(model: config.Model, data: config.Data, wanted: Leaves) -> Lea
             f"config.model.encoder={name}, and {path} with the names of {naming}",
             f"--config.model.encoder={'smp_' if naming == 'smp' else ''}{fitting}",
         )
-    _refuse_other_normalisation(_published_normalisation(path), data, path)
+    published = _published_config(path)
+    architecture = published.get("architecture", name)
+    if naming == "timm" and architecture != name:
+        raise InputError(
+            f"weights of {name}",
+            f"{path} of {architecture}, which pads and normalises in another way",
+            f"--config.model.encoder={architecture}",
+        )
+    refuse_other_normalisation(_normalisation_in(published), data, path)
     names = {ours: torch_name(ours, naming, name[-2:]) for ours in wanted}
-    return _match(wanted, state, names, path, from_torch)
+    return match(wanted, state, names, path, from_torch)
 
 
 def _load_smp(
@@ -169,76 +137,66 @@ def _load_smp(
     naming, depth = _smp_naming(model.network)
     state = read_safetensors(path)
     names = {ours: _smp_name(ours, naming, depth) for ours in wanted}
-    _refuse_other_normalisation(_published_normalisation(path), data, path)
-    return _match(wanted, state, names, path, from_torch)
+    published = _normalisation_in(_published_config(path))
+    refuse_other_normalisation(published, data, path)
+    return match(wanted, state, names, path, from_torch)
 
 
-def _load_own(folder: Path, key: str, data: config.Data, wanted: Leaves) -> Leaves:
-    variables, description = export.load_model(folder)
-    kept = description["preprocessing"]
-    _refuse_other_normalisation((kept["mean"], kept["std"]), data, folder)
-    state = flatten_dict(variables, sep="/")
-    if key == "model.encoder_init":
-        state = {k: leaf for k, leaf in state.items() if k.split("/")[1] == "encoder"}
-    names = {ours: ours for ours in wanted}
-    return _match(wanted, state, names, folder, lambda array, ndim: array)
-
-
-def _match(
-    wanted: Leaves, state: Leaves, names: dict[str, str], source: Path, layout: Callable
+def _load_own(
+    folder: Path, network: config.Spec, data: config.Data, wanted: Leaves
 ) -> Leaves:
-    """The entries of `state` for every wanted leaf, in our layout.
+    """A whole network; a head for another number of classes starts anew."""
+    keys = {"name": network.name, **network.kwargs}.keys() - _OF_TRAINING
+    state = _read_own(folder, network, sorted(keys), data)
+    anew = {
+        path
+        for path, leaf in wanted.items()
+        if path.split("/")[1] in ("mask_head", "image_head")
+        and path in state
+        and state[path].shape != leaf.shape
+    }
+    if anew:
+        console.print(f"- starts anew, for other classes: {', '.join(sorted(anew))}")
+    kept = {path: leaf for path, leaf in wanted.items() if path not in anew}
+    state = {path: leaf for path, leaf in state.items() if path not in anew}
+    return match(kept, state, {path: path for path in kept}, folder, _as_it_is)
 
-    Raises:
-      InputError: names every entry that is missing, left over or of another shape.
-    """
-    missing = [names[ours] for ours in wanted if names[ours] not in state]
-    known = set(names.values())
-    over = [
-        name
-        for name in state
-        if name not in known and not _UNUSED.search(name.removeprefix("encoder."))
-    ]
-    loaded, misfits = {}, []
-    for ours, leaf in wanted.items():
-        if names[ours] in state:
-            array = layout(state[names[ours]], len(leaf.shape))
-            array = _fit_stem(array, leaf.shape) if "/stem/conv" in ours else array
-            loaded[ours] = array
-            if array.shape != leaf.shape:
-                shapes = f"{array.shape} for {tuple(leaf.shape)}"
-                misfits.append(f"{names[ours]} {shapes}")
-    problems = [
-        f"{len(group)} {kind}: {shorten(group, 8)}"
-        for kind, group in (
-            ("missing", missing),
-            ("unknown", over),
-            ("of another shape", misfits),
-        )
-        if group
-    ]
-    if problems:
+
+def _load_own_encoder(
+    folder: Path, network: config.Spec, data: config.Data, wanted: Leaves
+) -> Leaves:
+    state = _read_own(folder, network, ["encoder"], data)
+    state = {k: leaf for k, leaf in state.items() if k.split("/")[1] == "encoder"}
+    return match(wanted, state, {path: path for path in wanted}, folder, _as_it_is)
+
+
+def _read_own(
+    folder: Path, network: config.Spec, keys: Sequence[str], data: config.Data
+) -> Leaves:
+    """The weights of a model folder, which computes as the network of the config."""
+    variables, description = export.load_model(folder)
+    trained.refuse_wrong_keys(folder, description)
+    kept, theirs = description["preprocessing"], description["model"]
+    ours = {"name": network.name, **network.kwargs}
+    other = {key for key in keys if freeze(theirs.get(key)) != ours[key]}
+    if other:
+        other = other & {"name"} or other
         raise InputError(
-            "weights of the network that the config names",
-            "\n  ".join([f"{source}:", *problems]),
-            "the weights of that encoder, or --config.model.encoder with theirs",
+            f"a network in the form of {folder}: {_as_text(theirs, other)}",
+            _as_text(ours, other),
+            "the config of that run, or another folder",
         )
-    return loaded
+    refuse_other_normalisation((kept["mean"], kept["std"]), data, folder)
+    return flatten_dict(variables, sep="/")
 
 
-def _fit_stem(kernel: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The first kernel [h, w, 3, D] for another number of channels.
+def _as_text(keys: Mapping[str, Any], chosen: Iterable[str]) -> str:
+    return ", ".join(f"config.model.{key}={keys.get(key)}" for key in sorted(chosen))
 
-    One channel gets the sum: a grey image weighs as it did in three equal channels.
-    More are filled in turn, scaled by 3 / C. Source: timm, `adapt_input_conv`.
-    """
-    channels = shape[2]
-    if kernel.ndim != 4 or kernel.shape[2] != 3 or channels == 3:
-        return kernel
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
-    filled = np.take(kernel, np.arange(channels) % 3, axis=2)
-    return filled * np.float32(3.0 / channels)
+
+def _as_it_is(array: np.ndarray, ndim: int) -> np.ndarray:
+    del ndim
+    return array
 
 
 def _encoder_leaves(leaves: Leaves, model: config.Model) -> Leaves:
@@ -285,10 +243,14 @@ def _naming_of(state: Leaves) -> str:
     return "timm" if "conv_stem.weight" in state else "torchvision"
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _fetch(weights: str) -> Path:
     """The file of 'PATH' or of 'hf:REPO', from the hub's own cache or the network."""
     if not weights.startswith("hf:"):
-        return Path(weights).expanduser()
+        return _path(weights)
     repo = weights.removeprefix("hf:")
     try:
         import huggingface_hub
@@ -313,36 +275,19 @@ def _fetch(weights: str) -> Path:
     return Path(path)
 
 
-def _published_normalisation(path: Path) -> tuple[Sequence[float], Sequence[float]]:
-    """(mean, std) of timm's config.json beside the weights, else ImageNet's."""
+def _published_config(path: Path) -> Mapping[str, Any]:
+    """timm's config.json beside the weights; {} where there is none."""
     try:
-        text = path.with_name("config.json").read_text(encoding="utf-8")
-        beside = files.parse_json(text)
-        published = beside["pretrained_cfg"]
-        return published["mean"], published["std"]
-    except (OSError, ValueError, KeyError, TypeError):
+        published = files.parse_json(path.with_name("config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return published if isinstance(published, Mapping) else {}
+
+
+def _normalisation_in(published: Mapping) -> tuple[Sequence[float], Sequence[float]]:
+    """(mean, std), ImageNet's where it is not said."""
+    try:
+        own = published["pretrained_cfg"]
+        return own["mean"], own["std"]
+    except (KeyError, TypeError):
         return IMAGENET
-
-
-def _refuse_other_normalisation(published, data: config.Data, source: Path) -> None:
-    """The images must look as they did when the weights were trained."""
-    wanted = [_per_channel(values, data.channels) for values in published]
-    found = (data.mean, data.std)
-    same = all(
-        math.isclose(a, b, abs_tol=1e-3)
-        for theirs, ours in zip(wanted, found, strict=True)
-        for a, b in zip(theirs, ours, strict=True)
-    )
-    if not same:
-        mean, std = (tuple(round(value, 4) for value in values) for values in wanted)
-        raise InputError(
-            f"images normalised as for {source}: mean {mean}, std {std}",
-            f"config.data.mean={data.mean}, config.data.std={data.std}",
-            f'--config.data.mean="{mean}" --config.data.std="{std}"',
-        )
-
-
-def _per_channel(values: Sequence[float], channels: int) -> list[float]:
-    return (
-        list(values) if len(values) == channels else [float(np.mean(values))] * channels
-    )

@@ -28,7 +28,7 @@ import tiny_models as tiny
 from PIL import Image, features
 
 import jaxseg
-from jaxseg import pretrained, trained, workdir
+from jaxseg import trained, weight_files, workdir
 from jaxseg.data import check, images
 from jaxseg.datasets import coco, folder_segmentation, labelme
 from jaxseg.datasets.record import Listing, Record
@@ -297,7 +297,7 @@ class Fuzzer:
         (folder / "start.safetensors").write_bytes(self.damaged_weights())
 
     def load_start(self, folder):
-        pretrained.read_safetensors(folder / "start.safetensors")
+        weight_files.read_safetensors(folder / "start.safetensors")
 
     def write_config(self, folder):
         tree = dict(config=dict(data=dict(name="a")), data_hash="b")

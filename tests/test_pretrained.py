@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
+from tiny_models import BINARY, CLASSIFICATION
 
-from jaxseg import export, pretrained
+from jaxseg import export, pretrained, weight_files
 from jaxseg.config import Model, Spec
 from jaxseg.errors import InputError
 from jaxseg.models import MODELS
-from jaxseg.pretrained import IMAGENET, load_start, read_safetensors, save_smp
+from jaxseg.pretrained import IMAGENET, load_start, save_smp
+from jaxseg.weight_files import read_safetensors
 
 UNET = dict(
     skips="blocks",
@@ -47,14 +49,14 @@ def spec_of(name):
     return Spec("classifier", dict(CLASSIFIER, encoder=ENCODERS[name]))
 
 
-def build(spec):
-    return MODELS[spec.name](1, jnp.float32, **spec.kwargs)
+def build(spec, outputs=1):
+    return MODELS[spec.name](outputs, jnp.float32, **spec.kwargs)
 
 
-def template_of(spec, channels=3):
+def template_of(spec, channels=3, outputs=1):
     image = jnp.zeros((1, 64, 64, channels))
     return jax.eval_shape(
-        lambda: build(spec).init(jax.random.key(0), image, train=False)
+        lambda: build(spec, outputs).init(jax.random.key(0), image, train=False)
     )
 
 
@@ -273,8 +275,22 @@ def test_more_channels_fill_the_stem_in_turn(weights):
 def own_model(folder, spec, mean=IMAGENET[0]):
     shapes = template_of(spec)
     variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), shapes)
-    kept = {"mean": mean, "std": IMAGENET[1]}
-    export.save_model(folder, variables, {"preprocessing": kept})
+    kept = {
+        "image_size": (64, 64),
+        "source_size": (64.0, 64.0),
+        "channels": 3,
+        "resize": "bilinear, antialiased",
+        "mean": mean,
+        "std": IMAGENET[1],
+    }
+    description = {
+        "model": {"name": spec.name, **spec.kwargs},
+        "task": CLASSIFICATION,
+        "classes": BINARY,
+        "thresholds": {},
+        "preprocessing": kept,
+    }
+    export.save_model(folder, variables, description)
 
 
 def test_a_unet_starts_from_the_encoder_of_a_classifier(tmp_path):
@@ -298,6 +314,77 @@ def test_a_network_starts_from_a_whole_one(tmp_path):
         Model(spec, init=str(tmp_path / "model")), data_of(), template_of(spec)
     )
     assert jax.tree.structure(loaded) == jax.tree.structure(template_of(spec))
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = spec_of("torchvision resnet18")
+    own_model(tmp_path / "model", spec)
+    for start in (Model(spec, init="~/model"), Model(spec, encoder_init="~/model")):
+        assert load_start(start, data_of(), template_of(spec))
+
+
+def test_a_head_for_other_classes_starts_anew(tmp_path, capsys):
+    spec = spec_of("smp resnet34")
+    own_model(tmp_path / "model", spec)
+    template = template_of(spec, outputs=3)
+    start = Model(spec, init=str(tmp_path / "model"))
+    loaded = load_start(start, data_of(), template)
+    assert template["params"].keys() - loaded["params"].keys() == {"mask_head"}
+    assert "starts anew, for other classes: params/mask_head" in capsys.readouterr().out
+
+
+TRANSPOSED = Spec(
+    "unet",
+    dict(
+        widths=(2, 4),
+        norm="batch",
+        bn_group=None,
+        activation="relu",
+        dropout=(0.0, 0.0),
+        decoder="transpose",
+        head_kernel=1,
+        image_head=False,
+        adjust_gradient=False,
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("decoder", "upsample"), ("activation", "elu")]
+)
+def test_weights_that_would_compute_something_else_are_refused(tmp_path, key, value):
+    own_model(tmp_path / "model", TRANSPOSED)
+    other = Spec("unet", TRANSPOSED.kwargs | {key: value})
+    shapes = [jax.tree.map(np.shape, template_of(spec)) for spec in (TRANSPOSED, other)]
+    assert shapes[0] == shapes[1]  # nothing else tells them apart
+    error = refusal_of(Model(other, init=str(tmp_path / "model")), template_of(other))
+    assert error.expected.endswith(f"config.model.{key}={TRANSPOSED.kwargs[key]}")
+    assert error.found == f"config.model.{key}={value}"
+
+
+def test_what_matters_in_training_alone_may_change(tmp_path):
+    own_model(tmp_path / "model", TRANSPOSED)
+    changes = dict(bn_group=4, dropout=(0.5, 0.5), adjust_gradient=True)
+    other = Spec("unet", TRANSPOSED.kwargs | changes)
+    start = Model(other, init=str(tmp_path / "model"))
+    assert load_start(start, data_of(), template_of(other))
+
+
+def test_an_encoder_of_another_form_is_refused(tmp_path):
+    own_model(tmp_path / "model", spec_of("timm tf_efficientnet_b0"))
+    spec = Spec("encoder_unet", dict(UNET, encoder="efficientnet_b0"))
+    start = Model(spec, encoder_init=str(tmp_path / "model"))
+    error = refusal_of(start, template_of(spec))
+    assert error.expected.endswith("config.model.encoder=tf_efficientnet_b0")
+    assert error.found == "config.model.encoder=efficientnet_b0"
+
+
+def test_a_foreign_description_is_refused(tmp_path):
+    export.save_model(tmp_path / "model", {"params": {"a": np.ones(1)}}, {})
+    spec = spec_of("torchvision resnet18")
+    error = refusal_of(Model(spec, init=str(tmp_path / "model")), template_of(spec))
+    assert "model.name: 'missing'" in error.found
 
 
 def test_no_start_is_none():
@@ -366,7 +453,7 @@ def refusal_of(start, template, data=None):
 def test_a_pickle_is_never_opened(tmp_path, head, monkeypatch):
     path = tmp_path / "resnet34.pth"
     path.write_bytes(head * 100)
-    monkeypatch.setattr(pretrained, "load_file", lambda path: pytest.fail("opened"))
+    monkeypatch.setattr(weight_files, "load_file", lambda path: pytest.fail("opened"))
     with pytest.raises(InputError, match="is a pickle") as refusal:
         read_safetensors(path)
     assert "weights_only=True" in refusal.value.fix
@@ -442,10 +529,22 @@ def test_weights_of_another_depth_are_refused(weights):
 
 
 def test_weights_of_another_family_are_refused(weights):
-    spec = spec_of("torchvision resnet18")
+    for name, other in (
+        ("torchvision resnet18", "timm tf_efficientnet_b0"),
+        ("timm tf_efficientnet_b0", "torchvision resnet18"),
+    ):
+        spec, path = spec_of(name), weights(other)
+        error = refusal_of(Model(spec, encoder_weights=str(path)), template_of(spec))
+        assert f"names of {other.split()[0]}" in error.found
+
+
+def test_weights_of_another_architecture_are_refused(weights):
     path = weights("timm tf_efficientnet_b0")
+    described = {"architecture": "tf_efficientnet_b0"}
+    (path.parent / "config.json").write_text(json.dumps(described))
+    spec = Spec("classifier", dict(CLASSIFIER, encoder="efficientnet_b0"))
     error = refusal_of(Model(spec, encoder_weights=str(path)), template_of(spec))
-    assert "names of timm" in error.found
+    assert error.fix == "--config.model.encoder=tf_efficientnet_b0"
 
 
 def test_weights_of_one_form_are_refused_by_another(arrays, tmp_path):
