@@ -2,8 +2,8 @@
 
 Source: https://github.com/alexdimakos1991/Deep-Learning-Final-Assignment-SDNET-2018
 Differs: the crack is the positive class, the loss sees logits once, classes are
-balanced by sampling, and photographs stay whole. The learning rate drops on a plateau,
-as there.
+balanced by sampling, and photographs stay whole. The learning rate drops on a plateau
+of the validation F1, there of the loss.
 
 python scripts/train.py --config configs/sdnet_small.py --config.data.dir=DIR \
     --workdir runs/sdnet_small

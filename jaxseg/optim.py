@@ -48,7 +48,7 @@ def make_optimizer(
     `adam` adds the decay to the gradient (L2), `adamw` and `sgd` to the update
     (decoupled). Norms, biases and other vectors are never decayed. Each of
     `optim.parts` has its own multiple of the schedule, 0 until its first epoch; only
-    weights rest then: batch-norm statistics go on following the images.
+    weights rest until then: batch-norm statistics go on following the images.
     """
     decay = optax.add_decayed_weights(optim.weight_decay, mask=decayed)
     chain = []
@@ -76,14 +76,17 @@ def make_optimizer(
 
 def detach_frozen(params, parts: Mapping[str, Part]):
     """Parameters of which those that never train cost no backward pass."""
-    names = _labels(parts, params)
-    return jax.tree.map(
-        lambda name, leaf: (
-            jax.lax.stop_gradient(leaf) if name and not parts[name].rate else leaf
-        ),
-        names,
-        params,
-    )
+
+    def detach(path, leaf):
+        return jax.lax.stop_gradient(leaf) if is_frozen(_name(path), parts) else leaf
+
+    return jax.tree.map_with_path(detach, params)
+
+
+def is_frozen(name: str, parts: Mapping[str, Part]) -> bool:
+    """Whether a parameter, e.g. 'encoder/stem/norm/scale', never trains."""
+    part = _part_of(name, parts)
+    return bool(part) and not parts[part].rate
 
 
 def unknown_parts(params, parts: Mapping[str, Part]) -> list[str]:
@@ -101,14 +104,15 @@ def _part_schedule(schedule, part: Part, first_step: int):
 
 def _labels(parts: Iterable[str], params):
     """The part that every parameter belongs to, '' for the rest."""
+    return jax.tree.map_with_path(lambda path, _: _part_of(_name(path), parts), params)
 
-    def label(path, leaf):
-        del leaf
-        name = "/".join(entry.key for entry in path)
-        fitting = [part for part in parts if name.startswith(part)]
-        return max(fitting, key=len, default="")
 
-    return jax.tree.map_with_path(label, params)
+def _part_of(name: str, parts: Iterable[str]) -> str:
+    return max(filter(name.startswith, parts), key=len, default="")
+
+
+def _name(path: tuple) -> str:
+    return "/".join(entry.key for entry in path)
 
 
 def decayed(params) -> dict:

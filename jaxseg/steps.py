@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxseg.config import Part
-from jaxseg.optim import detach_frozen
+from jaxseg.models.layers import resting_norms
+from jaxseg.optim import detach_frozen, is_frozen
 from jaxseg.tasks import Task
 from jaxseg.train_state import TrainState, update_ema
 from jaxseg.types import Array, Batch, Outputs, PerExample
@@ -49,20 +50,22 @@ def make_train_step(
     finite the step counts and changes nothing else, and `skipped` in the logs is true.
 
     Args:
-      parts: those of `optim.make_optimizer`.
+      parts: those of `optim.make_optimizer`; where the rate is 0, batch norms use and
+        keep the statistics that they start with.
       progress: step -> share of the training that was done before its epoch.
     """
 
     def objective(params, batch_stats, batch, key):
         params = detach_frozen(params, parts)
         batch = normalize(batch)  # here, so that only a micro-batch is ever float
-        outputs, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            batch["image"],
-            train=True,
-            rngs={"dropout": key},
-            mutable=["batch_stats"],
-        )
+        with resting_norms(partial(is_frozen, parts=parts)):
+            outputs, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                batch["image"],
+                train=True,
+                rngs={"dropout": key},
+                mutable=["batch_stats"],
+            )
         logs = jax.tree.map(jnp.mean, task.losses(outputs, batch))
         return logs["loss"], (logs, updated.get("batch_stats", {}))
 

@@ -72,6 +72,13 @@ def test_the_best_run_comes_first_and_the_unfinished_last(tmp_path):
     assert table[1][0][2] == pytest.approx(0.3)
 
 
+def test_the_width_nearest_to_the_true_one_comes_first(tmp_path):
+    for name, bias in (("wide", 3.0), ("near", -0.5), ("narrow", -2.0)):
+        make_run(tmp_path / name, pixels(0.5) | {"width_bias/crack/pooled": bias})
+    table, _ = table_of(tmp_path / "*", metrics=["width_bias/crack/pooled"])
+    assert names_of(table) == ["near", "narrow", "wide"]
+
+
 def test_the_speed_is_the_median_of_the_later_epochs(tmp_path):
     make_run(tmp_path / "a", pixels(0.5), speeds=(1, 10, 30, 20, 90))
     make_run(tmp_path / "b", pixels(0.4), speeds=(7,))

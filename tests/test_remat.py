@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from jaxseg.models import MODELS
+from jaxseg.models.layers import resting_norms
 
 PYRAMID = dict(skips="blocks", decoder_widths=(16, 8, 8, 4, 4))
 HEAD = dict(image_head=True, adjust_gradient=False)
@@ -125,3 +127,24 @@ def test_less_is_kept_and_convolutions_are_done_twice_for_blocks_only():
     assert kept["blocks"] < 0.7 * kept["norms"]
     assert operations["norms"] < 1.05 * operations["none"]
     assert 1.2 * operations["none"] < operations["blocks"] < 1.4 * operations["none"]
+
+
+@pytest.mark.parametrize("remat", ["none", "norms", "blocks"])
+def test_norms_rest_by_name_whatever_is_kept(remat):
+    model = network("unet", remat)
+    image = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    variables = random_like(jax.eval_shape(init, image))
+    with resting_norms(lambda name: name.startswith("encoder_1/")):
+        _, updated = model.apply(
+            variables,
+            image,
+            train=True,
+            rngs={"dropout": jax.random.key(3)},
+            mutable=["batch_stats"],
+        )
+    statistics = variables["batch_stats"], updated["batch_stats"]
+    same = jax.tree.map(np.array_equal, *statistics)
+    resting = {name for name, is_same in flatten_dict(same, sep="/").items() if is_same}
+    wanted = {n for n in flatten_dict(same, sep="/") if n.startswith("encoder_1/")}
+    assert resting == wanted != set()

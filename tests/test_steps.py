@@ -323,20 +323,31 @@ def assert_close(found, wanted, tolerance=1e-6):
     )
 
 
-def test_a_frozen_part_keeps_its_weights_and_follows_with_its_statistics():
+def test_a_frozen_part_keeps_its_weights_and_uses_its_statistics():
     model = Affine(bn_group=8, use_norm=True)
     parts = {"norm": Part(rate=0.0, from_epoch=0)}
-    history, _ = run_affine(model, optax.sgd(1.0), parts=parts)
-    before, after = history
+    (before, after), logs = run_affine(model, optax.sgd(1.0), parts=parts)
     assert_close(after.params["norm"], before.params["norm"], tolerance=0)
-    assert (after.params["dense"]["kernel"] != before.params["dense"]["kernel"]).all()
+    assert_close(after.batch_stats, before.batch_stats, tolerance=0)
+    # With mean 0, variance 1, scale 1 and bias 0 the norm divides by sqrt(1 + eps).
+    batch = small_batch()
+    loss, grads = numpy_gradient(before.params, batch, scale=1 / np.sqrt(1 + 1e-5))
+    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
+    moves = moved([before, after])["dense"]
+    assert_close(moves, jax.tree.map(np.negative, grads)["dense"])
+
+
+def test_a_part_that_rests_for_some_epochs_follows_with_its_statistics():
+    model = Affine(bn_group=8, use_norm=True)
+    parts = {"norm": Part(rate=1.0, from_epoch=5)}
+    (before, after), _ = run_affine(model, optax.sgd(1.0), parts=parts)
     mean = after.batch_stats["norm"]["mean"]
     assert (mean != before.batch_stats["norm"]["mean"]).all()
 
 
-def numpy_gradient(params, batch):
+def numpy_gradient(params, batch, scale=1.0):
     """(loss, gradients) of the mean binary cross-entropy of the affine network."""
-    x = (batch["image"].reshape(8, -1) / 255.0 - 0.5) / 0.25
+    x = scale * (batch["image"].reshape(8, -1) / 255.0 - 0.5) / 0.25
     logits = x @ params["dense"]["kernel"] + params["dense"]["bias"]  # [8, 1]
     label = batch["label"][:, None]
     loss = np.mean(np.logaddexp(0, logits) - label * logits)

@@ -1,4 +1,4 @@
-"""Heads: features to logits, in float32."""
+"""Heads: features to float32 logits."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,10 @@ from jaxseg.types import Array
 
 
 class MaskHead(nn.Module):
-    """[N, H, W, D] -> logits per pixel [N, H, W, num_outputs] float32."""
+    """[N, H, W, D] -> logits per pixel [N, H, W, num_outputs] float32.
+
+    Computed in the dtype of the features.
+    """
 
     num_outputs: int
     kernel: int

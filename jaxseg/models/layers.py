@@ -181,6 +181,23 @@ class GhostBatchNorm(nn.Module):
         return _affine(groups, mean, var, scale, bias, self.epsilon).reshape(x.shape)
 
 
+def resting_norms(rests: Callable[[str], bool]):
+    """A context in which some `GhostBatchNorm`s use and keep the statistics they have.
+
+    Args:
+      rests: whether the norm with this parameter does, e.g. 'encoder/stem/norm/scale'.
+    """
+
+    def call(method, args, options, context):
+        module = context.module
+        if isinstance(module, GhostBatchNorm) and context.method_name == "__call__":
+            name = "/".join((*module.path, "scale"))
+            options = options | {"train": options["train"] and not rests(name)}
+        return method(*args, **options)
+
+    return nn.intercept_methods(call)
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, and batch norm.
 

@@ -212,6 +212,8 @@ def _rank(entry: Entry, metrics: Sequence[str]) -> tuple[bool, float]:
     mean = _mean_and_std(entry.value(metrics[0]))[0] if metrics else None
     if mean is None or math.isnan(mean):
         return True, 0.0
+    if metrics[0].startswith("width_bias"):  # too wide is no better than too narrow
+        return False, abs(mean)
     return False, -mean if mode_of(metrics[0]) == "max" else mean
 
 
