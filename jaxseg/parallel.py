@@ -27,6 +27,12 @@ def make_mesh(batch_size: int) -> Mesh:
       InputError: the batch does not divide by the number of devices.
     """
     num_devices = jax.device_count()
+    refuse_uneven(batch_size, num_devices)
+    return jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def refuse_uneven(batch_size: int, num_devices: int) -> None:
+    """Raises InputError where the devices cannot share a batch evenly."""
     if batch_size % num_devices:
         below = batch_size // num_devices * num_devices
         nearest = [size for size in (below, below + num_devices) if size]
@@ -35,7 +41,6 @@ def make_mesh(batch_size: int) -> Mesh:
             f"config.train.batch_size={batch_size}",
             f"--config.train.batch_size={' or '.join(map(str, nearest))}",
         )
-    return jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,))
 
 
 def make_local_mesh() -> Mesh:

@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,9 +35,9 @@ import command_line
 import jax
 import numpy as np
 from benchmark_machine import describe_machine, seconds_of_others
+from benchmark_options import make_parser
 from benchmark_pairs import measure, summarize
-from benchmark_report import METHODS, facts_of, make_table, write_report
-from make_synthetic import at_least
+from benchmark_report import facts_of, make_table, write_report
 from rich.console import Console
 from rich.table import Table
 
@@ -55,8 +54,9 @@ def step(options: argparse.Namespace) -> dict:
     if options.against:  # jax would take most of a GPU's memory for itself
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = benchmark_twin.without_chance(read_config(options))
-    program = benchmark_step.make_program(run, benchmark_step.HFLIP)
+    program = benchmark_step.make_program(run)
     batch = benchmark_step.make_batch(program)
+    operations = benchmark_step.count_operations(run)
     files = None
     if options.batches:
         import benchmark_files  # it needs grain
@@ -66,15 +66,9 @@ def step(options: argparse.Namespace) -> dict:
         rungs, extra = {}, {"versions": {}}
         if options.against:
             twin, extra = _open_twin(options, run, batch, stack, files)
-            twin.leave_out_failing()
             rungs = {f"PyTorch {rung}": partial(twin.run, rung) for rung in twin.rungs}
         ours = benchmark_step.Ours(program, batch)
-        precision = backend.resolve_precision(run.train.precision)
-        own = {f"jaxseg {precision}": ours.run}
-        if ours.count > 1:
-            single = benchmark_step.Ours(program._replace(count=1), batch)
-            several = f"jaxseg {precision}, {ours.count} steps a call"
-            own = {several: ours.run, f"jaxseg {precision}": single.run}
+        own = _our_contestants(run, ours, program, batch)
         if files:
             own = {"jaxseg, from files": files.contestant(ours)} | own
         blocks = measure(own | rungs, options.pairs)
@@ -82,12 +76,24 @@ def step(options: argparse.Namespace) -> dict:
     facts = {
         "parameters": ours.num_parameters,
         "compile_seconds": ours.compile_seconds,
-        "operations": benchmark_step.count_operations(run),
+        "operations": operations,
         "gigabytes": need and need.total / 1e9,
     }
     title = _title(options, run, f"{ours.num_parameters:,} parameters")
     result = {"what": title, "images": run.train.batch_size}
     return result | summarize(blocks) | facts | extra
+
+
+def _our_contestants(run: Run, ours, program, batch) -> dict[str, Callable]:
+    """The step as the config has it; of several steps a call, one a call as well."""
+    precision = backend.resolve_precision(run.train.precision)
+    if jax.default_backend() == "gpu" and precision == "float32":
+        precision = "TF32"  # XLA's default for products of float32
+    if ours.count == 1:
+        return {f"jaxseg {precision}": ours.run}
+    single = benchmark_step.Ours(program._replace(count=1), batch)
+    several = f"jaxseg {precision}, {ours.count} steps a call"
+    return {several: ours.run, f"jaxseg {precision}": single.run}
 
 
 def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack, files):
@@ -109,7 +115,9 @@ def _open_twin(options, run: Run, batch, stack: contextlib.ExitStack, files):
         print(f"- losses of {side:7} {' '.join(f'{loss:.6f}' for loss in losses)}")
     difference = benchmark_step.compare_losses(*traces.values())
     print(f"- the same network: losses differ by {difference:.1e} of the first")
-    return twin, {"traces": traces, "versions": twin.versions}
+    twin.leave_out_failing()
+    facts = {"versions": twin.versions, "left_out": twin.left_out}
+    return twin, {"traces": traces} | facts
 
 
 def read_config(options: argparse.Namespace) -> Run:
@@ -146,6 +154,13 @@ def suite(options: argparse.Namespace) -> None:
 def augment(options: argparse.Namespace) -> dict:
     """The train step with and without augmentation."""
     run = read_config(options)
+    height, width = run.data.image_size
+    if height != width or run.task.name == "segdec":
+        raise InputError(
+            "square images, for quarter turns, and a task whose targets turn with them",
+            f"image_size={height, width}, task.name={run.task.name}",
+            "--config configs/folder_segmentation.py",
+        )
     contestants = {}
     for name, changes in benchmark_step.AUGMENTS.items():
         program = benchmark_step.make_program(run, changes)
@@ -161,17 +176,20 @@ def plan(options: argparse.Namespace) -> dict:
     """What a step needs of memory, and the largest batches."""
     import benchmark_plan
 
+    if options.device and options.measure:
+        found = f"--device {options.device}"
+        raise InputError("--measure alone: it runs a step here", found, "one of both")
     run = read_config(options)
     mesh = benchmark_plan.open_mesh(options.device, run.train.batch_size)
     if options.device and run.train.precision == "auto":
         faster = dataclasses.replace(run.train, precision="bfloat16")
         run = dataclasses.replace(run, train=faster)
-    rows = benchmark_plan.plan(run, mesh, int(options.memory * 1e9))
-    facts = {"levers": rows, "memory": options.memory, "compiled_for": options.device}
-    if options.measure:
+    facts = {"memory": options.memory, "compiled_for": options.device}
+    if options.measure:  # first: a GPU knows the peak of the whole process only
         predicted, measured = benchmark_plan.measure_peak(run)
         facts |= {"predicted": predicted, "measured": measured}
-    return {"what": _title(options, run)} | facts
+    rows = benchmark_plan.plan(run, mesh, int(options.memory * 1e9))
+    return {"what": _title(options, run), "levers": rows} | facts
 
 
 def scale(options: argparse.Namespace) -> dict:
@@ -231,79 +249,21 @@ def start(options: argparse.Namespace) -> dict:
     return {"what": str(options.config), "images": 0, "seconds": seconds, "ratios": {}}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="kind", required=True, metavar="COMMAND")
-
-    def add_command(name: str, what: str, run: Callable) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=what, description=METHODS.get(name))
-        command.set_defaults(run=run)
-        return command
-
-    def add_number(command, name: str, default: int, what: str) -> None:
-        text = f"{what} (default: {default})"
-        command.add_argument(name, type=at_least(1), default=default, help=text)
-
-    train = add_command("step", "a training step, alone or against PyTorch", step)
-    steps = add_command("suite", "steps of many networks, against PyTorch", None)
-    changes = add_command("augment", "what augmentation costs in a step", augment)
-    needs = add_command("plan", "memory of a step, and the largest batches", plan)
-    many = add_command("scale", "many devices, predicted", scale)
-    whole = add_command("forecast", "a whole training, mostly predicted", forecast)
-    single = add_command("ops", "operations against XLA's plain forms", operations)
-    images = add_command("input", "images per second on one core", read_input)
-    run = add_command("start", "imports and the time to the first step", start)
-    add_command("report", "docs/benchmarks.md from docs/benchmarks/*.json", None)
-    for command in (train, changes, needs, many, whole, run):
-        command_line.add_config_argument(command)
-    train.add_argument("--against", choices=("torch",), help="the other side, if any")
-    train.add_argument(
-        "--batches", choices=("files",), help="of the config, instead of noise"
-    )
-    for command in (train, steps):
-        command.add_argument(
-            "--torch-python",
-            default=sys.executable,
-            metavar="PATH",
-            help="a Python that has torch (default: this one)",
-        )
-        command.add_argument(
-            "--compiled", action="store_true", help="torch.compile too; takes minutes"
-        )
-    add_number(steps, "--minutes", 10, "after which it ends")
-    add_number(steps, "--first", 1, "number of the case to begin with")
-    add_number(train, "--trace", 5, "losses to compare first")
-    needs.add_argument(
-        "--memory", type=float, required=True, metavar="GB", help="of a device"
-    )
-    needs.add_argument(
-        "--device", default="", metavar="TPU", help="not at hand, e.g. v5e:2x2"
-    )
-    needs.add_argument(
-        "--measure", action="store_true", help="also run a step as it is, and measure"
-    )
-    add_number(whole, "--images", 56_092, "of the whole set")
-    add_number(single, "--batch", 8, "images")
-    single.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32"
-    )
-    add_number(images, "--size", 256, "pixels")
-    add_number(images, "--batch", 64, "images")
-    for command in (train, steps, changes, single, images):
-        add_number(command, "--pairs", 9, "blocks of each")
-    for command in (train, steps, changes, needs, many, whole, single, images, run):
-        command.add_argument(
-            "--json", type=Path, metavar="FILE", help="append the measurement to it"
-        )
-    return parser
+COMMANDS = {  # what each measures; suite and report write no record of their own
+    "step": step,
+    "augment": augment,
+    "plan": plan,
+    "scale": scale,
+    "forecast": forecast,
+    "ops": operations,
+    "input": read_input,
+    "start": start,
+}
 
 
 def main(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
-    parser = make_parser()
+    parser = make_parser(__doc__)
     options = parser.parse_args(plain)
     if overrides and "config" not in options:
         parser.error(f"--config.… does not belong to {options.kind!r}")
@@ -315,7 +275,7 @@ def main(arguments: list[str]) -> None:
         return
     options.overrides = overrides
     started, others = time.perf_counter(), seconds_of_others()
-    result = options.run(options)
+    result = COMMANDS[options.kind](options)
     others = (seconds_of_others() - others) / (time.perf_counter() - started)
     machine = describe_machine(result.pop("versions", {}), others / os.cpu_count())
     command = " ".join([options.kind, *settings(options)])

@@ -40,7 +40,8 @@ def open_mesh(device: str, batch_size: int) -> Mesh:
     """The devices at hand, or TPUs by their name and arrangement, 'v5e:2x4'.
 
     Raises:
-      InputError: there is no such TPU, or no libtpu to compile for it.
+      InputError: there is no such TPU, or no libtpu to compile for it; the devices
+        cannot share the batch evenly.
     """
     if not device:
         return parallel.make_mesh(batch_size)
@@ -55,6 +56,7 @@ def open_mesh(device: str, batch_size: int) -> Mesh:
             f"{device}: {error}",
             "pip install libtpu, and --device v5e:2x2",
         ) from None
+    parallel.refuse_uneven(batch_size, len(described.devices))
     return Mesh(np.array(described.devices), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -98,7 +100,7 @@ def _pull(run: Run, keys: dict, mesh: Mesh, limit: int) -> dict:
 
 def need_of(run: Run, mesh: Mesh) -> memory.Need:
     """The layout of a train step, compiled for these devices."""
-    program = benchmark_step.make_program(run, benchmark_step.HFLIP, mesh)
+    program = benchmark_step.make_program(run, mesh=mesh)
     if mesh.devices.flat[0].platform == jax.default_backend():
         return memory.need_of(program.lower().compile())
     with tracing.traced_for("accelerator"):
@@ -107,7 +109,7 @@ def need_of(run: Run, mesh: Mesh) -> memory.Need:
 
 def measure_peak(run: Run) -> tuple[float, float]:
     """(predicted, measured) gigabytes that two steps add to what is there already."""
-    program = benchmark_step.make_program(run, benchmark_step.HFLIP)
+    program = benchmark_step.make_program(run)
     ours = benchmark_step.Ours(program, benchmark_step.make_batch(program))
     before = _reset_peak()
     ours.run(2)

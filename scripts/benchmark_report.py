@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxseg.errors import InputError
 
 COLUMNS = ("measured", "seconds", "images/s", "speed of the first to this")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "TF32", "bfloat16")
 PEAKS = {
     "NVIDIA H200": 989e12,
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -45,9 +45,14 @@ METHODS = {
     "`--batches files` the batches are the training part of the config, shuffled: "
     "jaxseg's come out of its cache, decoded before the first step; PyTorch's are "
     "opened, resized and flipped by Pillow and NumPy in as many workers of a "
-    "DataLoader as there are cores. For comparison: the published SegDecNet trained on "
+    "DataLoader as there are cores, and both read ahead while the other is timed. For "
+    "comparison: the published SegDecNet trained on "
     "9.8 images/s of 640x232, one a step, reading included, on a GPU that is not "
     "named.",
+    "suite": "Steps against PyTorch as above, a process each, those that matter most "
+    "first, until the time is over. PyTorch's compiler takes minutes for a network: "
+    "without --compiled first, then with it, from case to case by --first. PyTorch's "
+    "side needs torchvision, timm and segmentation-models-pytorch.",
     "augment": "The step of jaxseg alone, as above, with other augmentations. The "
     "ratio is how many times as long a step takes with them.",
     "plan": "What the compiler lays out for a train step on one device, before it is "
@@ -63,7 +68,8 @@ METHODS = {
     "The work of the cores is measured here, on one of them and rendered photographs; "
     "the rest is predicted: steps as above, a forward pass at a third of a step, and "
     "the pixels of the training part sent to the device at 25 GB/s. A network that "
-    "waits for memory more than for arithmetic takes longer.",
+    "waits for memory more than for arithmetic takes longer. Neither masks nor a "
+    "published test part are counted.",
     "ops": "Operations of `jaxseg/ops.py` against the plain form that they equal, "
     "value and gradients, alone.",
     "input": "Random batches on one pinned core: out of the memory-mapped cache of "
@@ -172,6 +178,8 @@ def facts_of(record: dict) -> list[str]:
             f"an H200 would make at most {PEAKS['NVIDIA H200'] / each:,.0f} images/s "
             "(predicted: all of its 989 TFLOP/s in bfloat16, memory not counted)"
         )
+    for rung, error in record.get("left_out", {}).items():
+        facts.append(f"PyTorch {rung} is left out: {error}")
     if record.get("gigabytes"):
         facts.append(f"{record['gigabytes']:.2f} GB of memory")
     return facts
@@ -222,9 +230,9 @@ def _report_lines(record: dict) -> list[str]:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     facts = [f"`benchmark.py {record['command']}`", versions]
     if record["kind"] != "scale":  # a prediction, the same wherever it is made
-        device = [] if machine["device"] == "cpu" else [machine["device"]]
+        if machine["device"] != "cpu":
+            facts.append(f"{machine['device']} ({machine['driver']})")
         facts += [
-            *device,
             f"{machine['cpu']}, cores: {machine['cores']}",
             f"{machine['others']:.0%} of the machine used by other programs",
             f"XLA_FLAGS `{machine['flags']}`" if machine["flags"] else "no XLA_FLAGS",

@@ -58,5 +58,5 @@ def predict(run: Run) -> dict[str, dict]:
 
 def count_parameters(run: Run) -> int:
     """Numbers that training changes."""
-    state = benchmark_step.make_program(run, benchmark_step.HFLIP).state
+    state = benchmark_step.make_program(run).state
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))

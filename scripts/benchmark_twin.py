@@ -121,6 +121,7 @@ class Twin:
         self._process = process
         ready = self._answer()
         self.rungs, self.versions = ready["rungs"], ready["versions"]
+        self.left_out = {}
 
     def trace(self, steps: int) -> list[float]:
         """Losses of the first steps."""
@@ -142,11 +143,15 @@ class Twin:
         return answer["seconds"]
 
     def leave_out_failing(self) -> None:
-        """Makes one step of every rung; `rungs` are those that could."""
+        """Makes one step of every rung; `rungs` are those that could.
+
+        `left_out` says why the others could not.
+        """
         for rung in list(self.rungs):
             answer = self._ask({"run": 1, "rung": rung})
             if "error" in answer:
                 self.rungs.remove(rung)
+                self.left_out[rung] = answer["error"]
                 print(f"- PyTorch {rung} is left out: {answer['error']}")
 
     def _ask(self, request: dict) -> dict:

@@ -75,13 +75,14 @@ def offered_rungs(device: str, *, compiled: bool) -> list[Rung]:
         return [Rung(name, compiled=mode) for mode in modes for name in precisions]
     plain = Rung("bfloat16 autocast")
     rungs = [Rung("float32", False), Rung("TF32", False), plain]
-    rungs.append(plain._replace(graph=True))
+    graphs = [plain._replace(graph=True)]
     if compiled:
-        no_graphs = "max-autotune-no-cudagraphs"
-        modes = ("default", "reduce-overhead", "max-autotune", no_graphs)
+        modes = ("default", "reduce-overhead")
         rungs += [plain._replace(compiled=mode) for mode in modes]
-        rungs.append(plain._replace(compiled=no_graphs, graph=True))
-    return rungs
+        # max-autotune would make graphs of its own, of the network alone.
+        most = "max-autotune-no-cudagraphs"
+        graphs.append(plain._replace(compiled=most, graph=True))
+    return rungs + graphs  # last, since a capture that fails may leave traces
 
 
 def build_network(model: str, weights: dict[str, np.ndarray]) -> nn.Module:
@@ -106,7 +107,7 @@ class Step:
     def __init__(self, model, weights, batch, rung: Rung, device: str, hflip: float):
         self.rung, self.device = rung, device
         self.batch = to_device(batch, device)
-        self.hflip = 0.0 if "seg_target" in batch else hflip  # as jaxseg refuses it
+        self.hflip = 0.0 if "seg_target" in batch else hflip  # as jaxseg's side
         self.network = build_network(model, weights).to(device)
         if rung.channels_last:
             self.network.to(memory_format=torch.channels_last)
@@ -117,8 +118,10 @@ class Step:
             capturable=rung.graph,
         )
         self.loss = self._loss
-        if rung.compiled:
-            self.loss = torch.compile(self._loss, mode=rung.compiled)
+        if rung.compiled:  # all of it, or it is no such form
+            mode = rung.compiled
+            self.loss = torch.compile(self._loss, mode=mode, fullgraph=True)
+        self.generator = torch.Generator(device)
         self._replay = None
 
     def from_batches(self, batches: Iterator[dict[str, torch.Tensor]]) -> "Step":
@@ -174,7 +177,8 @@ class Step:
         if not self.hflip:
             return self.batch
         count = len(self.batch["image"])
-        chosen = torch.rand(count, device=self.device) < self.hflip
+        of = {"device": self.device, "generator": self.generator}
+        chosen = torch.rand(count, **of) < self.hflip
         flipped = dict(self.batch)
         for name in ("image", "mask"):
             if name in flipped:
@@ -212,6 +216,7 @@ def capture(step: Step):
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(step.generator)
     with torch.cuda.graph(graph):
         step()
     return graph.replay
@@ -292,6 +297,9 @@ def serve(
             if not step.rung.graph  # which has its batch within
         }
     versions = {"torch": torch.__version__, "torch_python": sys.version.split()[0]}
+    if device == "cuda":
+        versions["cuda"] = torch.version.cuda
+        versions["cudnn"] = str(torch.backends.cudnn.version())
     library = model.partition(" ")[0]
     if model != library:
         package = {"smp": "segmentation-models-pytorch"}.get(library, library)
@@ -313,6 +321,8 @@ def try_to_run(step: Step, steps: int) -> dict[str, float | str]:
     try:
         return {"seconds": step.run(steps)}
     except Exception as error:  # of the compiler, of CUDA, ...
+        if step.device == "cuda":
+            torch.cuda.empty_cache()  # for the others
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
