@@ -27,11 +27,13 @@ from jaxseg import (
     writer,
 )
 from jaxseg.config import Run
-from jaxseg.data import audit
+from jaxseg.data import audit, stock
+from jaxseg.data.dataset import load_dataset
 from jaxseg.data.splits import PARTS, UNUSED, write_split
 from jaxseg.errors import InputError
 from jaxseg.experiment import Experiment, build_experiment
 from jaxseg.loop import Interrupted
+from jaxseg.plan import make_plan
 from jaxseg.progress import console
 from jaxseg.report import (
     check_page,
@@ -51,7 +53,7 @@ PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
 NUM_SAMPLES = 24
 """Images on the page of a data check."""
 
-__all__ = ["SCHEMAS", "Interrupted", "check_data", "evaluate", "run"]
+__all__ = ["SCHEMAS", "Interrupted", "check_data", "evaluate", "prepare_data", "run"]
 
 
 def run(
@@ -157,6 +159,31 @@ def check_data(
     )
     check_page.print_findings(found, console)
     _write_findings(found, folder)
+
+
+def prepare_data(run_config: Run, unused_days: float | None) -> None:
+    """Checks, copies and decodes what a training reads; says what the cache holds.
+
+    Args:
+      unused_days: other sets that nothing has opened for so long are deleted.
+
+    Raises:
+      InputError: wrong data or config.
+    """
+    plan = make_plan(run_config)
+    dataset = load_dataset(plan.listing, run_config.data, plan.rule)
+    for note in dataset.notes:
+        console.print(f"- {note}", markup=False)
+    dataset.source.wait()
+    for kept in stock.list_kept(paths.cache_folder(run_config.data.cache_dir)):
+        is_old = unused_days is not None and kept.days >= unused_days
+        if is_old:
+            stock.remove(kept)
+        console.print(
+            f"- {'deleted: ' * is_old}{kept.path}, {kept.num_bytes / 1e9:.2f} GB, last "
+            f"opened {kept.days:.0f} days ago",
+            markup=False,
+        )
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:

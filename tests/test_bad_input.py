@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -26,13 +27,16 @@ SEGMENTATION = (
 SMALL = ("data.image_size=(32,32)", "train.batch_size=8", "train.epochs=1")
 
 
+SCRIPTS = ("command_line", "train", "evaluate", "check_data", "prepare_data")
+
+
 @pytest.fixture(scope="module")
 def scripts():
-    """The modules command_line, train, evaluate and check_data."""
+    """The modules of SCRIPTS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "scripts"))
         loaded = {}
-        for name in ("command_line", "train", "evaluate", "check_data"):
+        for name in SCRIPTS:
             spec = importlib.util.spec_from_file_location(
                 name, ROOT / "scripts" / f"{name}.py"
             )
@@ -284,6 +288,27 @@ def test_check_data_writes_a_page_and_no_run_folder(scripts, monkeypatch, tmp_pa
         assert picture.width > 6 * 256
     assert "Data check" in (tmp_path / "seen" / "check.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"data", "seen"}
+
+
+def test_data_are_prepared_ahead_and_old_ones_deleted(
+    scripts, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pairs(tmp_path / "data")
+    arguments = check_arguments(tmp_path / "data", "")[:-2]
+    small = "--config.data.image_size=(8, 8)"
+    scripts["prepare_data"].run([*arguments, small])
+    (decoded,) = (tmp_path / "cache" / "jaxseg" / "decoded").glob("*/")
+    assert (decoded / "image.npy").is_file()
+    assert f"{decoded}, 0.00 GB, last opened 0 days ago" in capsys.readouterr().out
+    month = 30 * 24 * 60 * 60
+    os.utime(decoded, (time.time() - month,) * 2)
+    scripts["prepare_data"].run([*arguments, "--delete-unused", "20"])
+    said = capsys.readouterr().out
+    assert f"deleted: {decoded}, 0.00 GB, last opened 30 days ago" in said
+    (other,) = (tmp_path / "cache" / "jaxseg" / "decoded").glob("*/")
+    assert other != decoded
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "cache"}
 
 
 def test_check_data_keeps_a_problem_on_its_page(call, tmp_path):

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from jaxseg import files, progress
+from jaxseg.data import stock
 from jaxseg.data.images import (
     decode_image,
     decode_mask,
@@ -220,6 +221,7 @@ def _open_arrays(records, decoder, folder: Path, workers: int) -> Arrays:
     with files.exclusive(folder.with_suffix(".lock"), wait=True):
         if not folder.is_dir():
             _build(records, decoder, folder, workers)
+        stock.mark_used(folder)
     # Plain arrays over the maps: slicing a np.memmap costs three times as much.
     return {
         name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))

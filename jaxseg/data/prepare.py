@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxseg import files, progress
+from jaxseg.data import stock
 from jaxseg.data.check import Checked
 
 SPLIT = "records"
@@ -64,6 +65,7 @@ def prepare(checked: Checked, cache_dir: Path):
     with files.exclusive(folder.with_suffix(".lock"), wait=True):
         if not (builder_dir / "dataset_info.json").is_file():
             _write(checked, folder)
+        stock.mark_used(folder)
     builder = tfds.builder_from_directory(builder_dir)
     return builder.as_data_source(split=SPLIT)
 
