@@ -10,11 +10,11 @@ import pytest
 
 from jaxseg.config import Data, Spec
 from jaxseg.data.check import CheckedRecord
+from jaxseg.data.dealing import assign_groups
 from jaxseg.data.splits import (
     COLUMNS,
     PARTS,
     Split,
-    assign_groups,
     find_leaks,
     make_split,
     read_split,

@@ -17,6 +17,7 @@ import numpy as np
 from jaxseg import files
 from jaxseg.config import Data
 from jaxseg.data.check import CheckedRecord
+from jaxseg.data.dealing import assign_groups, components_of, strata_of
 from jaxseg.data.segmented import surplus_positives
 from jaxseg.errors import InputError, shorten
 
@@ -62,7 +63,7 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
         parts, notes = read_split(Path(data.split), records), []
         _refuse_leaks(records, parts, f"{data.split}: give each group one split")
     elif data.split == "random":
-        single = _components(records, by_group=False)
+        single = components_of(records, by_group=False)
         parts = _deal(records, single, _fractions(data), data.split_seed)
         notes = _leak_notes(records, parts)
     elif data.split == "kfold":
@@ -129,44 +130,6 @@ def read_split(path: Path, records: Sequence[CheckedRecord]) -> list[str]:
     return [parts[checked.record.id] for checked in records]
 
 
-def assign_groups(
-    strata: np.ndarray, groups: np.ndarray, fractions: Sequence[float], seed: int
-) -> np.ndarray:
-    """Deals whole groups so that every part gets its share of every stratum.
-
-    First the groups that hold much of some stratum, in random order within a factor of
-    two; each goes to the part where the sum over strata of squared relative deviations
-    from the wanted counts shrinks most.
-
-    Args:
-      strata: [n] or [n, S] int, from 0; each column is a way to stratify.
-      groups: [n] int, from 0.
-      fractions: share of every part; adds up to 1.
-      seed: of the order; another one gives another split of the same quality.
-
-    Returns:
-      [n] int, the part of every sample.
-    """
-    columns = strata.reshape(len(groups), -1).T
-    counts = np.zeros((groups.max() + 1, len(columns), strata.max() + 1))
-    for number, column in enumerate(columns):
-        np.add.at(counts, (groups, number, column), 1)
-    counts = counts.reshape(len(counts), -1)
-    totals = np.maximum(counts.sum(0), 1)
-    wanted = np.asarray(fractions)[:, None] * totals  # [parts, strata]
-    have = np.zeros_like(wanted)
-    part_of_group = np.zeros(len(counts), np.int64)
-    magnitude = np.floor(np.log2((counts / totals).max(1)))
-    shuffled = np.random.default_rng(seed).permutation(len(counts))
-    for group in shuffled[np.argsort(-magnitude[shuffled], kind="stable")]:
-        before = (((have - wanted) / totals) ** 2).sum(1)
-        after = (((have + counts[group] - wanted) / totals) ** 2).sum(1)
-        part = np.argmin(after - before)
-        have[part] += counts[group]
-        part_of_group[group] = part
-    return part_of_group[groups]
-
-
 def find_leaks(
     records: Sequence[CheckedRecord], parts: Sequence[str]
 ) -> tuple[list[str], list[str]]:
@@ -195,7 +158,7 @@ def _keep_or_deal(records: Sequence[CheckedRecord], data: Data):
                 f"{data.source.name} has none",
                 "--config.data.split=grouped",
             )
-        groups = _components(records, by_group=True)
+        groups = components_of(records, by_group=True)
         return _deal(records, groups, _fractions(data), data.split_seed), []
     parts = [part or "train" for part in published]
     if data.split == "grouped":
@@ -211,7 +174,7 @@ def _carve_validation(records, parts: list[str], data: Data) -> None:
     """Takes whole groups out of train, in place; a published test set stays whole."""
     train = [i for i, part in enumerate(parts) if part == "train"]
     inside = [records[i] for i in train]
-    groups = _components(inside, by_group=True)
+    groups = components_of(inside, by_group=True)
     fractions = {"train": 1 - data.val_fraction, "val": data.val_fraction}
     for i, part in zip(
         train, _deal(inside, groups, fractions, data.split_seed), strict=True
@@ -220,9 +183,9 @@ def _carve_validation(records, parts: list[str], data: Data) -> None:
 
 
 def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
-    groups = _components(records, by_group=True)
+    groups = components_of(records, by_group=True)
     fractions = [1 / data.num_folds] * data.num_folds
-    folds = assign_groups(_strata(records), groups, fractions, data.split_seed)
+    folds = assign_groups(strata_of(records), groups, fractions, data.split_seed)
     empty = sorted({*range(data.num_folds)} - {*folds.tolist()})
     if empty:
         filled = data.num_folds - len(empty)
@@ -238,7 +201,7 @@ def _fold(records: Sequence[CheckedRecord], data: Data) -> list[str]:
 
 def _deal(records, groups, fractions: Mapping[str, float], seed: int) -> list[str]:
     names, shares = list(fractions), list(fractions.values())
-    assigned = assign_groups(_strata(records), groups, shares, seed)
+    assigned = assign_groups(strata_of(records), groups, shares, seed)
     parts = [names[part] for part in assigned.tolist()]
     empty = [name for name in names if name not in parts]
     if empty:
@@ -254,42 +217,6 @@ def _fractions(data: Data) -> dict[str, float]:
     train = 1 - data.val_fraction - data.test_fraction
     fractions = {"train": train, "val": data.val_fraction, "test": data.test_fraction}
     return {part: share for part, share in fractions.items() if share > 0}
-
-
-def _strata(records: Sequence[CheckedRecord]) -> np.ndarray:
-    """[n, 2]: the label, and source with label.
-
-    The label by itself keeps rare classes in every part where a source has too few.
-    """
-    by_label = [("", checked.label) for checked in records]
-    by_source = [(checked.record.source, checked.label) for checked in records]
-    columns = []
-    for keys in (by_label, by_source):
-        order = {key: index for index, key in enumerate(sorted(set(keys)))}
-        columns.append([order[key] for key in keys])
-    return np.asarray(columns).T
-
-
-def _components(records: Sequence[CheckedRecord], *, by_group: bool) -> np.ndarray:
-    """Group number per record; records of identical content share theirs.
-
-    Union-find over the groups (or, for by_group=False, the single images).
-    """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
-    first_with: dict[str, str] = {}
-    names = [c.record.group if by_group else c.record.id for c in records]
-    for name, checked in zip(names, records, strict=True):
-        twin = first_with.setdefault(checked.image_sha256, name)
-        parent[root(name)] = root(twin)
-    numbers: dict[str, int] = {}
-    return np.asarray([numbers.setdefault(root(n), len(numbers)) for n in names])
 
 
 def _refuse_leaks(records, parts: Sequence[str], fix: str) -> None:
