@@ -355,6 +355,13 @@ BAD = {
     ),
     # Parts.
     "a photo in two parts": Bad(own_split, SEG, ("train/3", "val/99")),
+    "a test part beside the class folders": Bad(
+        lambda root: classes(
+            classes(root, intact=8, cracked=8) / "test", intact=4, cracked=4
+        ),
+        CLS,
+        ("8 images, all of test", "--config.data.split=kfold"),
+    ),
     "a split file that is a picture": Bad(
         pairs, SEG, ("split",), ("data.split={root}/images/photo0_0.png",)
     ),

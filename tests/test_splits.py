@@ -214,6 +214,36 @@ def test_an_own_validation_part_is_kept():
     assert make_split(records, settings()).parts == tuple(parts)
 
 
+@pytest.mark.parametrize("mode", ["grouped", "published"])
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [(["test"] * 12, "test"), (["test"] * 8 + ["val"] * 4, "val and test")],
+)
+def test_an_own_split_without_a_train_part_is_refused(mode, parts, found):
+    records = [
+        record(f"{i:02d}", label=i % 2, split=part) for i, part in enumerate(parts)
+    ]
+    error = refusal(records, split=mode)
+    assert error.expected == "a published split with a train part"
+    assert error.found == f"12 images, all of {found}"
+    assert "--config.data.split=kfold" in error.fix
+    make_split(records, settings(split="kfold"))  # what the fix promises
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({}, "--config.data.test_fraction=0.0"),
+        ({"test_fraction": 0.0}, "a larger --config.data.val_fraction"),
+        ({"split": "kfold", "num_folds": 2}, "a larger --config.data.val_fraction"),
+    ],
+)
+def test_too_few_groups_name_an_option_that_helps(changes, fix):
+    groups = "ab" if "split" in changes or not changes else "a"
+    records = [record(f"{g}{i}", g, label=i % 2) for g in groups for i in range(8)]
+    assert refusal(records, **changes).fix == f"more photos, finer groups, or {fix}"
+
+
 def test_a_leaking_own_split_is_refused_with_the_way_out():
     error = refusal(with_own_split(leaking=True))
     assert "1 group(s) in two splits (g19)" in error.found

@@ -2,8 +2,8 @@
 
 A group (photo, tile, structure) never falls apart: its images share texture, light and
 often the same crack, so a random split rewards memory. Files of identical content count
-as one group whatever they are called. Validation never comes out of a published test
-set.
+as one group whatever they are called. Where a published test set is kept, validation
+never comes out of it.
 """
 
 import csv
@@ -161,6 +161,7 @@ def _keep_or_deal(records: Sequence[CheckedRecord], data: Data):
         groups = components_of(records, by_group=True)
         return _deal(records, groups, _fractions(data), data.split_seed), []
     parts = [part or "train" for part in published]
+    _refuse_without_train(parts)
     if data.split == "grouped":
         fix = "--config.data.split=published (keeps it), or =kfold (splits anew)"
         _refuse_leaks(records, parts, fix)
@@ -208,15 +209,34 @@ def _deal(records, groups, fractions: Mapping[str, float], seed: int) -> list[st
         raise InputError(
             f"enough groups for {', '.join(names)}",
             f"{groups.max() + 1} group(s), none left for {', '.join(empty)}",
-            "more photos, finer groups, or --config.data.test_fraction=0.0",
+            f"more photos, finer groups, or {_way_out(names)}",
         )
     return parts
+
+
+def _way_out(names: Sequence[str]) -> str:
+    """The option that needs fewer groups, or takes a larger share of them."""
+    if "test" in names:
+        return "--config.data.test_fraction=0.0"
+    return "a larger --config.data.val_fraction"
 
 
 def _fractions(data: Data) -> dict[str, float]:
     train = 1 - data.val_fraction - data.test_fraction
     fractions = {"train": train, "val": data.val_fraction, "test": data.test_fraction}
     return {part: share for part, share in fractions.items() if share > 0}
+
+
+def _refuse_without_train(parts: Sequence[str]) -> None:
+    if "train" in parts:
+        return
+    found = [part for part in PARTS if part in parts]
+    raise InputError(
+        "a published split with a train part",
+        f"{len(parts)} images, all of {' and '.join(found)}",
+        "name the folder or the list of the training images train; or "
+        "--config.data.split=kfold, which deals all of these anew",
+    )
 
 
 def _refuse_leaks(records, parts: Sequence[str], fix: str) -> None:
