@@ -65,6 +65,16 @@ def refuse_wrong_task(run: Run, task: Task, outputs: Outputs, has_masks: bool) -
         )
 
 
+def refuse_crop_without_masks(run: Run, has_masks: bool) -> None:
+    """A window shows what its pixels show: without a mask nobody knows."""
+    if run.data.crop is not None and not has_masks:
+        raise InputError(
+            "masks, to know what a window shows (config.data.crop)",
+            f"{run.data.source.name} has image classes only",
+            "--config.data.crop=none resizes whole images",
+        )
+
+
 def refuse_moved_targets(run: Run, rule: TargetRule | None) -> None:
     """Targets of the task segdec are made once: nothing may cut or bend the images.
 

@@ -85,6 +85,7 @@ def _refuse_misfits(run: Run, model: nn.Module, task: Task, normalize, has_masks
     trace = functools.cache(partial(_variables_and_outputs, model, run.data.channels))
     variables, outputs = trace(run.data.image_size)
     misfits.refuse_wrong_task(run, task, outputs, has_masks)
+    misfits.refuse_crop_without_masks(run, has_masks)
     rule = task.targets and task.targets.for_network(outputs)
     misfits.refuse_moved_targets(run, rule)
     misfits.refuse_sizes(run, lambda size: trace(size)[0])

@@ -361,6 +361,16 @@ def test_masks_asked_of_class_folders(refuse, tmp_path):
     assert "--config.task.name=classification" in error
 
 
+def test_windows_of_class_folders(refuse, tmp_path):
+    classes(tmp_path / "data", intact=12, cracked=12)
+    crop = "data.crop={'per_image':2,'foreground_share':0.5}"
+    cache = tmp_path / "cache"
+    error = refuse("folder_classification", crop, f"data.cache_dir={cache}")
+    assert "has image classes only" in error
+    assert "--config.data.crop=none" in error
+    assert not cache.exists()  # no image was opened
+
+
 def test_a_joint_task_needs_an_image_head(refuse, tmp_path):
     pairs(tmp_path / "data")
     error = refuse("folder_segmentation", f"task={JOINT}")
