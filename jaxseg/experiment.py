@@ -154,7 +154,7 @@ def build_experiment(run: Run, split_file: Path | None = None) -> Experiment:
     data = _open_data(run, plan, split_file)
     phases = tuple(_make_phases(run, plan, data))
     misfits.refuse_small_parts(run, phases[0].loader.num_samples, mesh)
-    counts = _count_classes(data.dataset, data.record_split)
+    counts = _count_classes(data)
     task = make_task(run, data.dataset.classes, counts)
     steps_before = partial(step_at, phases)
     schedule = optim.make_schedule(
@@ -249,10 +249,14 @@ def _abstract_data(data: _OpenData) -> dict[str, jax.ShapeDtypeStruct]:
     return resident.abstract_data(data.dataset.source, count)
 
 
-def _count_classes(dataset: Dataset, record_split: Split) -> np.ndarray:
-    """[K] pixels of each class in the training part; images where there is no mask."""
-    train = record_split.indices("train")
-    pixels = [dataset.records[i].class_pixels for i in train]
+def _count_classes(data: _OpenData) -> np.ndarray:
+    """[K] pixels of each class in the training part; images where there is no mask.
+
+    Masks that are not in use tell nothing here either.
+    """
+    dataset, train = data.dataset, data.record_split.indices("train")
+    shown = train if data.hidden is None else train[~data.hidden[train]]
+    pixels = [dataset.records[i].class_pixels for i in shown]
     if any(pixels):
         return np.sum([counts for counts in pixels if counts], axis=0)
     return np.bincount(dataset.record_labels[train], minlength=len(dataset.classes))

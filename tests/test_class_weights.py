@@ -152,6 +152,20 @@ def test_weights_come_from_the_training_part_alone(tmp_path):
     assert weights == (1.0, (1024 - 32) / 16, (1024 - 32) / 16)
 
 
+def test_masks_that_are_not_in_use_do_not_weigh(tmp_path):
+    """All training images have spots; the one mask in use has larger ones."""
+    tree = recipe(tmp_path)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:4], mask[4] = 1, 2
+    Image.fromarray(mask).save(tmp_path / "leaves" / "train" / "masks" / "0.png")
+    (tmp_path / "used.txt").write_text("train/0\n")
+    tree["data"]["segmented_file"] = str(tmp_path / "used.txt")
+    tree["loss"]["cross_entropy"]["class_weights"] = dict(balanced_up_to=1000.0)
+    built = experiment.build_experiment(parsing.parse(tree, experiment.SCHEMAS))
+    weights = built.loss["cross_entropy"]["class_weights"]
+    assert weights == (1.0, 27 / 4, 27.0)
+
+
 def test_without_masks_the_images_of_each_class_are_counted(tmp_path):
     counts = {"intact": 24, "stained": 12, "cracked": 6}
     for value, (name, count) in enumerate(counts.items()):
