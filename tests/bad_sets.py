@@ -316,6 +316,14 @@ BAD = {
         ("palette",),
         ("data.palette=('#000000','#ff0000')",),
     ),
+    "masks of 1 among masks of 255": Bad(
+        change(pairs, MASK, paint(stripe(3) > 0)),
+        SEG,
+        (
+            "1 masks hold 1 (photo1_3), 23 others 255",
+            "--config.data.palette=\"('#000000', '#010101', '#ffffff')\"",
+        ),
+    ),
     "more class ids than classes": Bad(
         change(ids, "masks/photo0_0.png", paint(stripe(0, 2))),
         SEG,

@@ -1,9 +1,11 @@
 """A folder with each defect, and the words in which the user hears of it."""
 
+import ast
 import dataclasses
 import hashlib
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -331,15 +333,57 @@ def test_0_and_255_with_three_classes_is_refused(tmp_path):
     assert error.fix == """--config.data.classes="('background', 'crack')\""""
 
 
-def test_notes_name_absent_classes_and_mixed_encodings(tmp_path):
-    (tmp_path / "mixed").mkdir()
+def test_notes_name_absent_classes(tmp_path):
     checked = run(listing_of(tmp_path, mask_of(0, 2), mask_of(0), classes=THREE))
     assert checked.notes[1:] == (
         "no mask holds class 1 (rust)",
         "1 of 2 masks are all background",
     )
-    mixed = run(listing_of(tmp_path / "mixed", mask_of(0, 1), mask_of(0, 255)))
-    assert "no mask holds both 1 and 255: are two encodings mixed?" in mixed.notes
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [("auto", [1 / 32, 0, 0]), ("dark", [31 / 32, 1, 1])],
+)
+def test_two_encodings_are_refused_with_a_way_for_pixels_that_do_not_count(
+    tmp_path, values, expected
+):
+    """A 1-bit mask, an 8-bit one, and one that is empty in both."""
+    masks = mask_of(0, 1) > 0, mask_of(0, 255), mask_of(0)
+    listing = dataclasses.replace(listing_of(tmp_path, *masks), mask_values=values)
+    error = refusal(listing)
+    assert error.found == "1 masks hold 1 (r0), 1 others 255 (r1), and none both"
+    palette = re.search(r'palette="(.+?)"', error.fix).group(1)
+    assert ("foreground=bright" in error.fix) == (values == "dark")
+    listing = dataclasses.replace(listing, mask_values="auto")
+    checked = run(listing, palette=ast.literal_eval(palette))
+    assert [item.foreground for item in checked.records] == expected
+
+
+def test_masks_that_are_said_to_hold_ids_may_hold_1_or_255(tmp_path):
+    listing = listing_of(tmp_path, mask_of(0, 1), mask_of(0, 255))
+    checked = run(dataclasses.replace(listing, mask_values="ids"))
+    assert checked.records[1].class_pixels == (31 * 32, 0)
+
+
+BLACK, WHITE = [0, 0, 0], [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("first", "values", "is_refused"),
+    [(WHITE, "auto", True), (BLACK, "auto", False), (WHITE, "ids", False)],
+)
+def test_palettes_in_two_orders_are_refused(tmp_path, first, values, is_refused):
+    listing = listing_of(tmp_path, *[mask_of(0, 1)] * 3)
+    for index, colour in ((0, BLACK), (1, first)):
+        picture = Image.fromarray(mask_of(0, 1))
+        picture.putpalette(colour + (WHITE if colour == BLACK else BLACK))
+        picture.save(listing.records[index].mask)
+    listing = dataclasses.replace(listing, mask_values=values)
+    if is_refused:
+        assert "black in 1 masks, and another colour in 1: r1" in refusal(listing).found
+    else:
+        assert [item.foreground for item in run(listing).records] == [1 / 32] * 3
 
 
 def test_ignored_pixels_are_no_foreground_and_no_share(tmp_path):

@@ -126,6 +126,9 @@ def check(
         _refuse_different_sizes(kept)
     with refusals.collected():
         _refuse_unlabelled(kept)
+    if listing.mask_values != "ids":
+        with refusals.collected():
+            _refuse_unequal_palettes(kept)
     if tallies:
         with refusals.collected():
             encoding, note = decide_encoding(
@@ -271,6 +274,25 @@ def _refuse_unlabelled(opened: Sequence[_Opened]) -> None:
             expected="a label or a mask for every image",
             found=f"neither for {len(unknown)} images: {shorten(unknown)}",
             fix="draw their masks, or take these images out of the folder",
+        )
+
+
+def _refuse_unequal_palettes(opened: Sequence[_Opened]) -> None:
+    """The indices are the values, so each must be the same colour in all masks."""
+    notes = {
+        item.record.id: item.mask_facts.notes
+        for item in opened
+        if item.tally is not None
+    }
+    palettes = [name for name, found in notes.items() if "palette" in found]
+    unlike = [name for name in palettes if "palette: 0 is not black" in notes[name]]
+    if 0 < len(unlike) < len(palettes):
+        raise InputError(
+            expected="masks with palettes in one order: the indices are the values",
+            found=f"index 0 is black in {len(palettes) - len(unlike)} masks, and "
+            f"another colour in {len(unlike)}: {shorten(unlike)}",
+            fix="save all masks as grey PNG without a palette, of 0 and 255 or of "
+            "class ids",
         )
 
 

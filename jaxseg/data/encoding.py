@@ -77,16 +77,11 @@ def decide_encoding(
 
     Raises:
       InputError: masks with many colours, with colours that no palette explains, or
-        with values beyond the classes; dark foreground in masks that are not binary.
+        with values beyond the classes; some of 0 and 1 and others of 0 and 255; dark
+        foreground in masks that are not binary.
     """
     if mask_values == "dark" and (palette or len(classes) != 2):
-        raise InputError(
-            expected="binary grey masks for data.foreground='dark'",
-            found=f"data.palette={palette}"
-            if palette
-            else f"{len(classes)} classes: {shorten(classes)}",
-            fix="--config.data.foreground=bright",
-        )
+        raise _no_dark(classes, palette)
     pixels = Counter()
     for tally in tallies.values():
         colours = tally.colours.tolist()
@@ -113,6 +108,8 @@ def decide_encoding(
     if mask_values == "ids":
         return _id_encoding(values, classes)
     encoding, note = _grey_encoding(values, classes)
+    if encoding.kind == "ids" and len(classes) == 2:
+        _refuse_two_encodings(tallies, dark=mask_values == "dark")
     if mask_values == "dark":
         note = f"{note}, and data.foreground='dark' swaps the classes 0 and 1"
         encoding = dataclasses.replace(encoding, dark=True)
@@ -144,8 +141,6 @@ def note_classes(
         f"no mask holds class {index} ({classes[index]})"
         for index in np.flatnonzero(~present)
     ]
-    if encoding.kind == "ids" and len(classes) == 2 and _may_be_mixed(tallies):
-        notes.append("no mask holds both 1 and 255: are two encodings mixed?")
     if len(classes) == 2 and encoding.kind != "palette" and total[1] > total[0]:
         other = "bright" if encoding.dark else "dark"
         notes.append(
@@ -157,6 +152,40 @@ def note_classes(
     if empty:
         notes.append(f"{empty} of {len(tallies)} masks are all background")
     return notes
+
+
+def _no_dark(classes: tuple[str, ...], palette: tuple[str, ...]) -> InputError:
+    return InputError(
+        expected="binary grey masks for data.foreground='dark'",
+        found=f"data.palette={palette}"
+        if palette
+        else f"{len(classes)} classes: {shorten(classes)}",
+        fix="--config.data.foreground=bright",
+    )
+
+
+def _refuse_two_encodings(tallies: Mapping[str, ValueCounts], *, dark: bool) -> None:
+    """Masks of 0 and 1 and masks of 0 and 255: is 255 a defect, or does it not count?
+
+    No question where a mask holds both 1 and 255.
+    """
+    held = {name: {*t.values.tolist()} & {1, IGNORE} for name, t in tallies.items()}
+    with_1, with_255 = (
+        [name for name, values in held.items() if values == {value}]
+        for value in (1, IGNORE)
+    )
+    if not with_1 or not with_255 or {1, IGNORE} in held.values():
+        return
+    # A palette says which grey is which class, and lets the last one count nowhere.
+    order = ("#010101", "#000000") if dark else ("#000000", "#010101")
+    line = f'--config.data.palette="{(*order, "#ffffff")}"'
+    raise InputError(
+        expected="masks of one encoding: 0 and 1, or 0 and 255",
+        found=f"{len(with_1)} masks hold 1 ({shorten(with_1, 3)}), {len(with_255)} "
+        f"others 255 ({shorten(with_255, 3)}), and none both",
+        fix="save them all alike, as 8-bit PNG of 0 and 255; or, where pixels of 255 "
+        f"are to count nowhere: {line}" + " --config.data.foreground=bright" * dark,
+    )
 
 
 def _palette_encoding(
@@ -280,9 +309,3 @@ def _palette_line(colours: tuple[str, ...], classes: tuple[str, ...]) -> str:
 def _classes_line(classes: tuple[str, ...], count: int) -> str:
     more = tuple(f"class_{index}" for index in range(len(classes), count))
     return f'--config.data.classes="{(classes + more)[:count]}"'
-
-
-def _may_be_mixed(tallies: Sequence[ValueCounts]) -> bool:
-    """Whether some masks hold 1, others 255, and none both."""
-    held = [{*tally.values.tolist()} & {1, IGNORE} for tally in tallies]
-    return {1} in held and {IGNORE} in held and {1, IGNORE} not in held
