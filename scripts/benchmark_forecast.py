@@ -94,7 +94,7 @@ def measure_files(
         source, _ = cache.open_source(
             records,
             cache.Decoder(size, channels, None),
-            content_hash=checked.content_hash,
+            files_hash=checked.files_hash,
             cache_dir=folder,
             mode="host",
             workers=1,

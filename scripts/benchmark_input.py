@@ -96,7 +96,7 @@ def _make_sources(folder: Path, size: int) -> tuple[cache.Source, cache.Source, 
     decoded, note = cache.open_source(
         records,
         decoder,
-        content_hash=checked.content_hash,
+        files_hash=checked.files_hash,
         cache_dir=folder,
         mode="host",
         workers=1,

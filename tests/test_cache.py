@@ -73,7 +73,7 @@ def begin(mode, folder, records=None, *, encoding=IDS, channels=3, size=SIZE):
     return open_source(
         make_records() if records is None else records,
         Decoder(size, channels, encoding),
-        content_hash="0123456789abcdef" * 4,
+        files_hash="0123456789abcdef" * 4,
         cache_dir=folder,
         mode=mode,
         workers=2,

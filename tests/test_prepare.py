@@ -1,5 +1,6 @@
 """Prepared records: the bytes of the files, in order, complete or not there at all."""
 
+import dataclasses
 import functools
 import os
 import shutil
@@ -124,6 +125,38 @@ def test_touched_and_moved_files_are_not_prepared_again(tmp_path, monkeypatch):
     assert len(prepare(after, tmp_path / "cache")[4]["image"]) > 0
 
 
+def test_other_names_labels_and_groups_are_not_prepared_again(tmp_path, monkeypatch):
+    before = check_pairs(write_pairs(tmp_path / "data", 5))
+    prepare(before, tmp_path / "cache")
+    renamed = [
+        dataclasses.replace(
+            item,
+            label=1 - item.label,
+            record=dataclasses.replace(
+                item.record, id=f"new/{i}", group="one", split="train"
+            ),
+        )
+        for i, item in enumerate(before.records)
+    ]
+    after = dataclasses.replace(before, records=tuple(renamed), content_hash="other")
+    forbid_writing(monkeypatch)
+    source = prepare(after, tmp_path / "cache")
+    assert [source[i] for i in range(5)] == files_of(before)
+
+
+def test_files_in_another_order_and_exchanged_masks_are_another_set(tmp_path):
+    checked = check_pairs(write_pairs(tmp_path / "data", 3))
+    first, second, third = checked.records
+    exchanged = [
+        dataclasses.replace(item, mask_sha256=other.mask_sha256)
+        for item, other in ((first, second), (second, first))
+    ]
+    sets = [(first, second, third), (second, first, third), (*exchanged, third)]
+    sets += [(first, second)]
+    hashes = {dataclasses.replace(checked, records=s).files_hash for s in sets}
+    assert len(hashes) == 4
+
+
 def test_changed_content_is_prepared_anew_beside_the_old(tmp_path):
     root = write_pairs(tmp_path / "data", 5)
     old = check_pairs(root)
@@ -162,7 +195,7 @@ def test_a_preparation_killed_half_way_leaves_nothing_that_looks_finished(tmp_pa
         assert any("half-way" in line for line in lines)
         process.send_signal(signal.SIGKILL)
     folder = tmp_path / "cache" / "prepared"
-    finished = folder / checked.content_hash[:20]
+    finished = folder / checked.files_hash[:20]
     leftovers = [path for path in folder.iterdir() if path.is_dir()]
     assert leftovers, "it was killed before it wrote anything"
     assert not finished.exists()
@@ -209,4 +242,4 @@ def test_an_exception_half_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         prepare(checked, tmp_path / "cache")
     left = [path.name for path in (tmp_path / "cache" / "prepared").iterdir()]
-    assert left == [f"{checked.content_hash[:20]}.lock"]
+    assert left == [f"{checked.files_hash[:20]}.lock"]

@@ -61,7 +61,7 @@ def open_tiles(folder, mode, records=RECORDS, window=WINDOW):
     source, _ = open_source(
         records,
         decoder,
-        content_hash="0123456789abcdef" * 4,
+        files_hash="0123456789abcdef" * 4,
         cache_dir=folder,
         mode=mode,
         workers=2,

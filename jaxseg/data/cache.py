@@ -167,7 +167,7 @@ def open_source(
     records: Sequence,
     decoder: Decoder | TileDecoder,
     *,
-    content_hash: str,
+    files_hash: str,
     cache_dir: Path,
     mode: str,
     workers: int,
@@ -180,7 +180,7 @@ def open_source(
     Raises:
       InputError: mode 'host' or 'device', and too little room on the disk.
     """
-    folder = cache_dir / "decoded" / f"{content_hash[:20]}-{decoder.key}"
+    folder = cache_dir / "decoded" / f"{files_hash[:20]}-{decoder.key}"
     if mode == "none":
         return decoder.open_streamed(records), "images are decoded in every epoch"
     size = sum(

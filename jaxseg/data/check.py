@@ -76,6 +76,12 @@ class Checked:
     skipped: tuple[tuple[str, str], ...]
     content_hash: str
 
+    @property
+    def files_hash(self) -> str:
+        """Hex sha256 over the bytes of all files in order, whatever they are called."""
+        hashes = [(item.image_sha256, item.mask_sha256) for item in self.records]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:

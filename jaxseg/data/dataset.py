@@ -71,7 +71,7 @@ def load_dataset(
     source, cache_note = open_source(
         prepare(checked, cache_dir),
         decoder,
-        content_hash=checked.content_hash,
+        files_hash=checked.files_hash,
         cache_dir=cache_dir,
         mode=data.cache,
         workers=workers,

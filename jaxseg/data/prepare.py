@@ -1,8 +1,9 @@
 """One TFDS builder for every dataset: the original bytes of the files in ArrayRecord.
 
-A prepared set is keyed by the content of the files, so moving or touching them does not
-prepare them again. TFDS writes it aside and renames it when it is complete. TensorFlow
-is not needed: the features are bytes, and Pillow decodes them (`images`).
+A prepared set is keyed by the content of the files, so neither other labels and groups
+nor moving or touching the files prepares them again. TFDS writes it aside and renames
+it when it is complete. TensorFlow is not needed: the features are bytes, and Pillow
+decodes them (`images`).
 """
 
 import contextlib
@@ -60,7 +61,7 @@ def prepare(checked: Checked, cache_dir: Path):
     Raises:
       InputError: the disk is full.
     """
-    folder = cache_dir / "prepared" / checked.content_hash[:20]
+    folder = cache_dir / "prepared" / checked.files_hash[:20]
     builder_dir = folder / Prepared.name / VERSION
     with files.exclusive(folder.with_suffix(".lock"), wait=True):
         if not (builder_dir / "dataset_info.json").is_file():
