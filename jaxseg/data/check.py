@@ -25,6 +25,11 @@ from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, Refusals, shorten
 
+FORMAT = 1
+"""To be raised when the same files would be judged otherwise than before: by other
+rules or words here or in `check_notes`, `encoding` or `lookalikes`, or by masks that
+`datasets.drawing` draws otherwise."""
+
 Progress = Callable[[Iterable, int, str], Iterable]
 
 

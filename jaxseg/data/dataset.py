@@ -13,7 +13,7 @@ from jaxseg.config import Data
 from jaxseg.data import check, stored
 from jaxseg.data.cache import FORMAT, Decoder, Source, open_source
 from jaxseg.data.check import CheckedRecord
-from jaxseg.data.prepare import prepare
+from jaxseg.data.prepare import MORE_ROOM, prepare
 from jaxseg.data.targets import TargetRule
 from jaxseg.data.tiles import TileDecoder, describe_crop
 from jaxseg.datasets.record import Listing
@@ -165,21 +165,24 @@ def _make_cache_folder(data: Data) -> Path:
 
 def _check_once(listing, data: Data, cache_dir: Path, workers: int) -> check.Checked:
     """The stored result for an unchanged folder, or a new check."""
-    options = [FORMAT, stored.fingerprint(listing), data.palette, data.on_corrupt]
+    formats = [FORMAT, check.FORMAT]
+    options = [*formats, stored.fingerprint(listing), data.palette, data.on_corrupt]
     name = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:20]
     path = cache_dir / "checked" / f"{name}.json"
-    if path.is_file():
-        return stored.from_json(json.loads(path.read_text(encoding="utf-8")), listing)
-    checked = check.check(
-        listing,
-        palette=data.palette,
-        on_corrupt=data.on_corrupt,
-        workers=workers,
-        progress=progress.track,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_file(path) as file:
-        json.dump(stored.to_json(checked), file)
+    with (
+        files.explain_full_disk(cache_dir, MORE_ROOM),
+        files.exclusive(path.with_suffix(".lock"), wait=True),
+    ):
+        checked = stored.read(path, listing)
+        if checked is None:
+            checked = check.check(
+                listing,
+                palette=data.palette,
+                on_corrupt=data.on_corrupt,
+                workers=workers,
+                progress=progress.track,
+            )
+            stored.write(path, checked)
     return checked
 
 

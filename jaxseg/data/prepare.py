@@ -20,6 +20,7 @@ from jaxseg.data.check import Checked
 
 SPLIT = "records"
 VERSION = "1.0.0"
+MORE_ROOM = "free some, or --config.data.cache_dir=DIR on a larger disk"
 
 
 class Prepared(tfds.core.GeneratorBasedBuilder):
@@ -73,9 +74,8 @@ def prepare(checked: Checked, cache_dir: Path):
 
 def _write(checked: Checked, folder: Path) -> None:
     tfds.disable_progress_bar()
-    setting = "free some, or --config.data.cache_dir=DIR on a larger disk"
     with (
-        files.explain_full_disk(folder.parent, setting),
+        files.explain_full_disk(folder.parent, MORE_ROOM),
         files.atomic_folder(folder) as temporary,
         contextlib.redirect_stdout(io.StringIO()) as tfds_chatter,
     ):

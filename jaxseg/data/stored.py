@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from jaxseg import files
 from jaxseg.data.check import Checked, CheckedRecord
 from jaxseg.data.mask_values import MaskEncoding
 from jaxseg.datasets.record import Listing, MaskFile, Record
@@ -24,6 +25,20 @@ def fingerprint(listing: Listing) -> str:
         facts = [record.id, stats, *own]
         digest.update(json.dumps(facts).encode())
     return digest.hexdigest()
+
+
+def read(path: Path, listing: Listing) -> Checked | None:
+    """What `write` left for the listing; None without a file, or with a damaged one."""
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")), listing)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(path: Path, checked: Checked) -> None:
+    """Stores the result of a check."""
+    with files.atomic_file(path) as file:
+        json.dump(to_json(checked), file)
 
 
 def to_json(checked: Checked) -> dict:
