@@ -206,6 +206,17 @@ def test_labels_that_are_no_class_come_with_the_line_that_adds_them(tmp_path):
     assert f'--config.data.classes="{classes}"' in error.fix
 
 
+def test_labelme_s_own_list_of_labels_names_the_classes(tmp_path):
+    labelme_file(tmp_path / "a.json", labelled("leaf"), labelled("__ignore__", BOX))
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nleaf\nrust\n")
+    found = scan_labelme(tmp_path, classes_file="labels.txt")
+    assert found.classes == ("_background_", "leaf", "rust")
+    assert found.notes[0] == "3 classes from labels.txt: _background_, leaf, rust"
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\n")
+    error = refuse(scan_labelme, tmp_path, classes_file="labels.txt")
+    assert error.found == "('_background_',)"
+
+
 def test_bad_shapes_are_listed_all_at_once(tmp_path):
     labelme_file(
         tmp_path / "a.json",
@@ -500,6 +511,17 @@ def test_voc_lists_fix_the_split_and_the_border_counts_nowhere(tmp_path):
 def test_voc_without_lists_takes_every_label_image(tmp_path):
     found = scan_voc(voc(tmp_path, {}))
     assert [(r.id, r.split) for r in found.records] == [(n, None) for n in "abcd"]
+
+
+def test_voc_names_may_hold_spaces(tmp_path):
+    names = ("photo (1)", "photo (2)")
+    root = voc(tmp_path, dict(train=["photo (1)  ", ""], val=["photo (2)"]), names)
+    found = scan_voc(root)
+    assert [(r.id, r.split) for r in found.records] == [
+        ("photo (1)", "train"),
+        ("photo (2)", "val"),
+    ]
+    assert not found.skipped
 
 
 def test_voc_index_255_is_no_class_even_where_it_is_the_only_other_one(tmp_path):

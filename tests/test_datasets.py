@@ -380,6 +380,16 @@ def test_a_file_that_names_no_classes_is_refused(tmp_path, text, words):
     assert "one name per line" in error.fix
 
 
+def test_more_classes_than_a_byte_can_tell_apart_are_refused(tmp_path):
+    """255 of the 256 values: the last one counts nowhere."""
+    plant(tmp_path, "images/a.jpg", "masks/a.png")
+    keys = SEGMENTATION | dict(classes=tuple(f"c{i}" for i in range(255)))
+    assert len(scan("folder_segmentation", tmp_path, **keys).classes) == 255
+    keys["classes"] += ("c255",)
+    error = refuse("folder_segmentation", tmp_path, **keys)
+    assert error.found == "256 names in data.classes"
+
+
 def test_a_missing_file_of_classes_is_refused(tmp_path):
     plant(tmp_path, "images/a.jpg", "masks/a.png")
     keys = SEGMENTATION | dict(classes_file="names.txt")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jaxseg import files
 from jaxseg.errors import InputError, shorten
+from jaxseg.types import IGNORE
 
 
 def pixel_classes(
-    root: Path, classes: tuple[str, ...], classes_file: str
+    root: Path, classes: tuple[str, ...], classes_file: str, *, no_class: str = ""
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes of a set with masks, and a note where a file names them.
 
@@ -19,13 +20,15 @@ def pixel_classes(
       root: folder of the dataset; `classes_file` may be relative to it.
       classes: names by id, used where there is no file.
       classes_file: path of the file, or ''.
+      no_class: a label of pixels that count nowhere, which may stand among the names.
 
     Raises:
-      InputError: fewer than two classes, or two of one name; a file that is missing,
-        or names no classes 0, 1, 2, ...
+      InputError: fewer than two classes, or more than masks can tell apart, or two of
+        one name; a file that is missing, or names no classes 0, 1, 2, ...
     """
     if classes_file:
         classes = _read(root / classes_file)
+    classes = tuple(name for name in classes if name != no_class)
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise InputError(
             f"{classes_file or 'data.classes'} to name the background and at least one"
@@ -35,8 +38,15 @@ def pixel_classes(
             if classes_file
             else """--config.data.classes="('background', 'crack')\"""",
         )
+    if len(classes) > IGNORE:
+        raise InputError(
+            f"at most {IGNORE} pixel classes with the background: masks hold a byte per"
+            f" pixel, of which {IGNORE} counts nowhere",
+            f"{len(classes)} names in {classes_file or 'data.classes'}",
+            "join classes, or leave out those that are not looked for",
+        )
     note = f"{len(classes)} classes from {classes_file}: {shorten(classes, 12)}"
-    return tuple(classes), (note,) if classes_file else ()
+    return classes, (note,) if classes_file else ()
 
 
 def _read(path: Path) -> tuple[str, ...]:

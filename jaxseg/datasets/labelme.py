@@ -3,8 +3,9 @@
     a.jpg, a.json, b.png, b.json          or below train/, val/, test/
 
 Polygons, rectangles, circles, and lines and line strips of a given width are drawn in
-the order of the file. The label '__ignore__' marks pixels that count nowhere. Images
-without a JSON file are taken for not yet annotated and left out.
+the order of the file. The label '__ignore__' marks pixels that count nowhere; in
+LabelMe's own list labels.txt it is no class. Images without a JSON file are taken for
+not yet annotated and left out.
 
 Source: https://github.com/wkentaro/labelme, shape types of its label files.
 """
@@ -57,7 +58,9 @@ def scan(
         label that is no class; a shape that cannot be drawn or lies outside.
     """
     listing.require_folder(root)
-    classes, class_notes = class_list.pixel_classes(root, classes, classes_file)
+    classes, class_notes = class_list.pixel_classes(
+        root, classes, classes_file, no_class=IGNORED_LABEL
+    )
     if line_width < 1:
         expected = "data.line_width of at least 1 pixel"
         raise InputError(expected, f"{line_width}", "--config.data.line_width=3")

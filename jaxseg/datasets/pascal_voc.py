@@ -90,7 +90,7 @@ def _read_lists(root: Path) -> dict[str, str]:
     for split in listing.SPLITS:
         path = root / LISTS / f"{split}.txt"
         text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-        names = text.split()
+        names = [line.strip() for line in text.splitlines() if line.strip()]
         twice = [name for name in names if splits.get(name, split) != split]
         if twice:
             raise InputError(
