@@ -91,6 +91,15 @@ def test_a_camera_that_never_moves_is_no_copy(copies, expected):
         assert found.tolist() == list(range(copies))
 
 
+def test_a_block_gives_fewer_pairs_than_images(monkeypatch):
+    """All alike: n - 1 pairs of each block, where there are about n * BLOCK."""
+    monkeypatch.setattr(lookalikes, "BLOCK", 8)
+    images = np.repeat(thumbnails(surface(5)), 40, axis=0)
+    pairs = list(lookalikes._similar_pairs(images))
+    assert [len(found) for found in pairs] == [39, 31, 23, 15, 7]
+    assert all((found[:, 0] == 8 * k).all() for k, found in enumerate(pairs))
+
+
 def test_blocks_do_not_matter(monkeypatch):
     images = thumbnails(*[surface(seed % 17) for seed in range(40)])
     whole = lookalikes.cluster(images)

@@ -54,9 +54,7 @@ def cluster(thumbnails: np.ndarray) -> np.ndarray:
       [n] int64, at most the own position.
     """
     n = len(thumbnails)
-    first, second = np.concatenate([_NO_PAIRS, *_similar_pairs(thumbnails)]).T
-    graph = sparse.coo_array((np.ones(len(first), bool), (first, second)), (n, n))
-    _, component = sparse.csgraph.connected_components(graph, directed=False)
+    component = _components(np.concatenate([_NO_PAIRS, *_similar_pairs(thumbnails)]), n)
     _, earliest, sizes = np.unique(component, return_index=True, return_counts=True)
     is_copy = sizes <= max(FEW, MAX_SHARE * n)
     return np.where(is_copy[component], earliest[component], np.arange(n))
@@ -65,8 +63,18 @@ def cluster(thumbnails: np.ndarray) -> np.ndarray:
 _NO_PAIRS = np.empty((0, 2), np.int64)
 
 
+def _components(pairs: np.ndarray, n: int) -> np.ndarray:
+    """[n] numbers, equal where pairs lead from one to the other."""
+    graph = sparse.coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), (n, n))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
 def _similar_pairs(thumbnails: np.ndarray) -> Iterator[np.ndarray]:
-    """[pairs, 2] int64 of a block of images after the other, first < second."""
+    """[pairs, 2] int64 of a block of images after the other, first < second.
+
+    Of images that are alike, each with the first one only, at most n pairs of a block:
+    all pairs of a camera that never moves would fill the memory.
+    """
     codes, details = _codes(thumbnails), _details(thumbnails)
     for start in range(0, len(codes), BLOCK):
         block, others = codes[start : start + BLOCK], codes[start:]
@@ -77,7 +85,12 @@ def _similar_pairs(thumbnails: np.ndarray) -> Iterator[np.ndarray]:
         correlation = details[start : start + BLOCK] @ details[start + columns].T
         alike = candidates[:, columns] & (correlation >= MIN_CORRELATION)
         first, second = np.nonzero(alike)
-        yield start + np.stack([first, columns[second]], axis=1)
+        pairs = np.stack([first, columns[second]], axis=1)
+        component = _components(pairs, len(others))
+        _, earliest = np.unique(component, return_index=True)
+        own = earliest[component]
+        members = np.flatnonzero(own < np.arange(len(others)))
+        yield start + np.stack([own[members], members], axis=1)
 
 
 def _codes(thumbnails: np.ndarray) -> np.ndarray:
