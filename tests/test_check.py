@@ -484,6 +484,30 @@ def test_odd_images_are_counted_in_notes(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "factor"),
+    [
+        ((4095, 900), 16),
+        ((1023,), 64),
+        ((16383,), 4),
+        ((4095, 16384), None),
+        ((0,), None),
+    ],
+)
+def test_camera_values_in_the_lower_bits_are_warned_of(tmp_path, values, factor):
+    listing = listing_of(tmp_path, *[None] * (len(values) + 1))
+    for record, value in zip(listing.records, values, strict=False):
+        deep = NOISE[..., 0].astype(np.uint32) * value // 255
+        save(record.image, deep.astype(np.uint16))
+    warnings = [note for note in run(listing).notes if note.startswith("WARNING")]
+    if factor is None:
+        assert warnings == []
+    else:
+        (warning,) = warnings
+        assert f"is over {max(values)}, of 65535" in warning
+        assert warning.endswith(f"multiply their values by {factor}")
+
+
 def test_a_missing_label_comes_from_the_mask_and_a_given_one_stays(tmp_path):
     listing = listing_of(tmp_path, mask_of(0, 255), mask_of(0), mask_of(0, 255), None)
     checked = run(with_file(listing, 2, label=1))

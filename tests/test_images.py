@@ -216,6 +216,15 @@ def test_a_decompression_bomb_is_refused(monkeypatch, file_format):
             read(data)
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_the_largest_16_bit_value_is_kept(order):
+    deep = np.array([[0, 3300], [4095, 7]], order)
+    _, facts = images.open_picture(encode(deep, "TIFF"))
+    assert facts.mode == {"<u2": "I;16", ">u2": "I;16B"}[order]
+    assert facts.largest == 4095
+    assert images.open_picture(encode(deep.astype(np.uint8)))[1].largest == 0
+
+
 def test_16_bit_colour_is_noted():
     # A 1 x 1 PNG of 16-bit RGB, written by hand as Pillow cannot.
     import struct
@@ -229,7 +238,8 @@ def test_16_bit_colour_is_noted():
     pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x1234, 0xFFFF, 0))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     data += chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    assert images.open_picture(data)[1].notes == ("16-bit",)
+    facts = images.open_picture(data)[1]
+    assert (facts.notes, facts.largest) == (("16-bit",), 0xFFFF)
     assert images.decode_image(data, 3).tolist() == [[[0x12, 0xFF, 0]]]
     with pytest.raises(UnreadableImage, match="16-bit colour"):
         images.decode_mask(data)

@@ -27,7 +27,7 @@ _MASK_NOTES = {
 
 def of_images(facts: Sequence[ImageFacts]) -> list[str]:
     """How odd images are handled."""
-    return _file_notes(facts, "images", _IMAGE_NOTES)
+    return _file_notes(facts, "images", _IMAGE_NOTES) + _note_dark(facts)
 
 
 def of_masks(facts: Sequence[ImageFacts]) -> list[str]:
@@ -68,6 +68,18 @@ def of_blank(blank: Sequence[tuple[str, str]], limit: float) -> list[str]:
     return [
         f"{len(blank)} images with over {100 * limit:g} % of pure white pixels are "
         f"left out (data.max_blank): {names}"
+    ]
+
+
+def _note_dark(facts: Sequence[ImageFacts]) -> list[str]:
+    """Values of cameras of 10, 12 or 14 bits, stored as they are in 16."""
+    largest = max((fact.largest for fact in facts), default=0)
+    if not 0 < largest < 2**14:
+        return []
+    factor = 2**16 >> largest.bit_length()
+    return [
+        f"WARNING: no value of the 16-bit images is over {largest}, of 65535, so they "
+        f"become nearly black: multiply their values by {factor}"
     ]
 
 

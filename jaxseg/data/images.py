@@ -60,11 +60,13 @@ class ImageFacts:
       mode: Pillow's name of the stored pixels, e.g. 'RGB', 'L', 'I;16'.
       notes: oddities: '16-bit', 'palette', 'palette: 0 is not black', 'alpha', 'grey',
         'CMYK', 'EXIF-rotated', 'several frames'.
+      largest: value of a 16-bit picture, 0 of others.
     """
 
     size: tuple[int, int]
     mode: str
     notes: tuple[str, ...]
+    largest: int = 0
 
 
 def allow_pixels(count: int) -> None:
@@ -101,9 +103,10 @@ def open_picture(data: bytes) -> tuple[Image.Image, ImageFacts]:
     _refuse_other_depths(picture)
     turn = _turn_of(picture)
     notes = _notes(picture, stored, turned=turn is not None)
+    largest = _largest(picture) if "16-bit" in notes else 0
     if turn is not None:
         picture = picture.transpose(turn)
-    return picture, ImageFacts(picture.size[::-1], picture.mode, notes)
+    return picture, ImageFacts(picture.size[::-1], picture.mode, notes, largest)
 
 
 def decode_image(data: bytes, channels: int) -> np.ndarray:
@@ -281,6 +284,15 @@ def _notes(picture: Image.Image, stored: str, *, turned: bool) -> tuple[str, ...
         "several frames": getattr(picture, "is_animated", False),
     }
     return tuple(note for note, holds in found.items() if holds)
+
+
+def _largest(picture: Image.Image) -> int:
+    """Of a 16-bit picture; of colour Pillow has the upper bytes."""
+    if picture.mode.startswith("I"):
+        return int(np.asarray(picture).max())  # Pillow cannot tell of 'I;16B'
+    extrema, bands = picture.getextrema(), picture.getbands()
+    pairs = zip(bands, extrema if len(bands) > 1 else [extrema], strict=True)
+    return 257 * max(high for band, (_, high) in pairs if band != "A")
 
 
 def _refuse_other_depths(picture: Image.Image) -> None:
