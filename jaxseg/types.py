@@ -8,7 +8,8 @@ Batch: `dict[str, Array]` with a closed vocabulary. Images are NHWC.
 | `mask`        | [N, H, W] uint8, then int32    | class id; `IGNORE` is no class      |
 | `label`       | [N] int32                      | image class; 1 = defect present     |
 | `valid`       | [N] bool                       | False for padding of a batch        |
-| `index`       | [N] int32                      | position in the whole set           |
+| `index`       | [N] int32                      | position in the whole set; of a     |
+|               |                                | random window, number in the epoch  |
 | `other_label` | [N] int32                      | with mixup, cutmix: of the other    |
 | `label_share` | [N] float32                    | with them: weight of `label`        |
 | `seg_target`  | [N, h, w] float32 or uint8     | of segdec, see `data.targets`       |

@@ -215,6 +215,8 @@ def test_few_images_and_rare_classes():
     notes = audit.audit(classifier(records), split, settings()).notes
     assert any("few images in the val part, 15 (cracked):" in note for note in notes)
     assert any("5.0 times as many images" in note for note in notes)
+    evened = settings(sampling="balanced")
+    assert len(audit.audit(classifier(records), split, evened).notes) == len(notes) - 1
     balanced = labelled([0, 0, 1, 1] * 50)
     assert audit.audit(classifier(balanced), halves(200), settings()).notes == ()
 

@@ -11,12 +11,14 @@ config, an image goes through
 Each is done to a sample with its probability p; of 'one of' at most one, so their p sum
 to at most 1. hflip, vflip, rot90 and transpose alone move pixels exactly. With any
 other map all are composed, and image and mask are sampled once, together (`resample`).
-Arrays keep their dtypes: the image is rounded to uint8 once, at the end.
+Arrays keep their dtypes: the image is rounded to uint8 after its own changes, and once
+more after it was mixed.
 
-The random numbers of a sample come from (seed, step, position in the whole set), not
-from its place in the batch: the same on any number of devices, after a resume and in
-any order. A sample that comes twice in a batch is changed differently each time. What
-else is named does not change the numbers of an augmentation.
+The random numbers of a sample come from (seed, step, `index`), not from its place in
+the batch: the same on any number of devices, after a resume and in any order. The index
+is the position in the whole set or, of a random window (`data.crop`), its number in the
+epoch. A sample that comes twice in a batch is changed differently each time. What else
+is named does not change the numbers of an augmentation.
 """
 
 import math

@@ -64,6 +64,7 @@ def audit(dataset: Dataset, split: Split, data: Data) -> Audit:
     notes = [
         *_leak_notes(records, data),
         *_count_notes(records, classes, split),
+        *_rarity_notes(records, classes, data),
         *_size_notes(records, data),
     ]
     if any(checked.class_pixels for checked in records):
@@ -247,7 +248,7 @@ def _leak_notes(records, data: Data) -> list[str]:
 
 
 def _count_notes(records, classes: Sequence[str], split: Split) -> list[str]:
-    """Parts that are too small to be trusted, and rare classes."""
+    """Parts that are too small to be trusted, and what there is none of."""
     notes, names = [], _label_names(records, classes)
     totals = _counts_of(records, classes)[2:]
     enough = FEW_MASKS if _has_masks(records) else FEW
@@ -270,21 +271,27 @@ def _count_notes(records, classes: Sequence[str], split: Split) -> list[str]:
             "no image is clean, so false alarms cannot be measured: add photos without "
             "a defect, with empty masks"
         )
-    counts = np.array(totals)
-    if not _has_masks(records) and counts.min() and counts.max() > 3 * counts.min():
-        notes.append(
-            f"the commonest class has {counts.max() / counts.min():.1f} times as many "
-            "images as the rarest: --config.data.sampling=balanced shows them equally "
-            "often"
-        )
+    return notes
+
+
+def _rarity_notes(records, classes: Sequence[str], data: Data) -> list[str]:
+    """Rare classes: of images, or of pixels where there are masks."""
     if _has_masks(records):
         share = 1 - _foreground(records)
-        if share > 0.9:
-            notes.append(
-                f"{share:.1%} of the pixels are background: watch IoU and Dice, not "
-                "pixel accuracy, and add a Dice or Jaccard term to the loss"
-            )
-    return notes
+        if share <= 0.9:
+            return []
+        return [
+            f"{share:.1%} of the pixels are background: watch IoU and Dice, not "
+            "pixel accuracy, and add a Dice or Jaccard term to the loss"
+        ]
+    counts = np.array(_counts_of(records, classes)[2:])
+    unequal = counts.min() and counts.max() > 3 * counts.min()
+    if not unequal or data.sampling != "shuffle":
+        return []
+    return [
+        f"the commonest class has {counts.max() / counts.min():.1f} times as many "
+        "images as the rarest: --config.data.sampling=balanced shows them equally often"
+    ]
 
 
 def _foreground(records) -> float:
