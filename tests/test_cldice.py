@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxseg.cldice import cldice, soft_skeleton
 from jaxseg.errors import InputError
+from jaxseg.losses import cldice
+from jaxseg.losses.cldice import soft_skeleton
 from jaxseg.types import IGNORE
 
 CROSS = ndimage.generate_binary_structure(2, 1)

@@ -33,8 +33,6 @@ FLOORS = {
     "grid": 0.5,
     "models": 1.0,
     "datasets": 1.0,
-    "lovasz": 0.5,
-    "cldice": 0.5,
     "class_weights": 0.5,
     "losses": 1.0,
     "metrics": 1.0,

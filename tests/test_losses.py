@@ -15,6 +15,7 @@ from jaxseg.types import IGNORE
 
 bce, cross_entropy = jax.jit(losses.bce), jax.jit(losses.cross_entropy)
 dice, jaccard = jax.jit(losses.dice), jax.jit(losses.jaccard)
+tversky = jax.jit(losses.tversky)
 focal, focal_constant = jax.jit(losses.focal), jax.jit(losses.focal_constant)
 
 OPTIONS = {
@@ -22,6 +23,7 @@ OPTIONS = {
     "cross_entropy": {"class_weights": (0.5, 2.0, 1.5)},
     "dice": {"smooth": 1e-5},
     "jaccard": {"smooth": 1.0},
+    "tversky": {"alpha": 0.3, "beta": 0.7, "smooth": 1e-5},
     "focal": {"alpha": 0.25, "gamma": 2.0},
     "focal_constant": {"alpha": 0.8, "gamma": 1.5},
     "lovasz": {},
@@ -118,6 +120,9 @@ def test_two_by_two_literals():
     check(bce(logits, target, pos_weight=5.0), (5 * ln2 + 5 * ln43 + ln4) / 3)
     check(dice(logits, target, smooth=1.0), 1 - (2 * 1.25 + 1) / (2 + 2 + 1))
     check(jaccard(logits, target, smooth=1.0), 1 - (1.25 + 1) / (4 - 1.25 + 1))
+    weights = {"alpha": 0.2, "beta": 0.6, "smooth": 1.0}
+    errors = 0.2 * 0.75 + 0.6 * 0.75  # of background found, of foreground missed
+    check(tversky(logits, target, **weights), 1 - 2.25 / (2.25 + errors))
     factors = ln2 / 4, ln43 / 16, ln4 * 9 / 16
     check(
         focal(logits, target, alpha=0.25, gamma=2.0),
@@ -330,6 +335,24 @@ def test_saturated_entropy_is_the_logit_difference():
         jnp.array([[100.0, -100.0, -100.0]]), jnp.array([2]), class_weights=()
     )
     np.testing.assert_allclose(loss, [200.0])
+
+
+@pytest.mark.parametrize("num_logits", [1, 3])
+def test_tversky_lies_between_dice_and_jaccard(num_logits):
+    logits, target = example(num_logits)
+    half = tversky(logits, target, alpha=0.5, beta=0.5, smooth=2.0)
+    np.testing.assert_allclose(half, dice(logits, target, smooth=4.0), rtol=1e-6)
+    whole = tversky(logits, target, alpha=1.0, beta=1.0, smooth=2.0)
+    np.testing.assert_allclose(whole, jaccard(logits, target, smooth=2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("missed", [False, True])
+def test_tversky_weighs_what_is_missed_and_what_is_not_there(missed):
+    logits = jnp.array([[[50.0], [50.0], [-50.0], [-50.0]]])
+    target = jnp.array([[1, 1, 1, 0]] if missed else [[1, 0, 0, 0]])
+    loss = tversky(logits, target, alpha=3.0, beta=4.0, smooth=0.0)
+    expected = 1 - 2 / (2 + 4.0 * 1) if missed else 1 - 1 / (1 + 3.0 * 1)
+    np.testing.assert_allclose(loss, [expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("smooth", [0.0, 1e-5])

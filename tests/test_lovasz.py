@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.lovasz import lovasz
+from jaxseg.losses import lovasz
 from jaxseg.types import IGNORE
 
 loss_of = jax.jit(lovasz)
