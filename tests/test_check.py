@@ -429,6 +429,9 @@ def test_skip_leaves_broken_records_out_and_lists_them(tmp_path):
     assert [item.record.id for item in checked.records] == ["r5"]
     assert [name for name, _ in checked.skipped] == ["r0", "r1", "r2", "r3", "r4"]
     assert checked.skipped[2] == ("r2", f"{tmp_path / '2.png'} is empty (0 bytes)")
+    (note,) = (note for note in checked.notes if "data.on_corrupt" in note)
+    assert note.startswith("WARNING: 5 images are left out")
+    assert note.endswith("r0, r1, r2, r3, r4")
 
 
 def test_a_set_of_broken_files_only_is_refused(tmp_path):

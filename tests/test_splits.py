@@ -182,6 +182,28 @@ def test_dealing_finds_the_exact_solution_where_groups_are_small():
         assert counts.tolist() == [5, 3, 2]
 
 
+def masks(seed):
+    """80 masks: every fifth clean, others up to 40 % of class 1, six with class 2."""
+    found = []
+    for i, amount in enumerate(np.random.default_rng(seed).integers(1, 410, 80)):
+        pixels = (0, 0) if i % 5 == 4 else (int(amount), int(i < 7))
+        item = record(f"{i:02d}", label=int(any(pixels)))
+        counts = (1024 - sum(pixels), *pixels)
+        found.append(dataclasses.replace(item, class_pixels=counts))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_part_has_its_share_of_rare_classes_and_of_foreground(seed):
+    records = masks(seed)
+    split = make_split(records, settings(split_seed=seed, val_fraction=0.2))
+    amounts = np.array([item.foreground for item in records])
+    for part in PARTS:
+        inside = split.indices(part)
+        assert any(records[i].class_pixels[2] for i in inside), part
+        assert amounts[inside].mean() == pytest.approx(amounts.mean(), abs=0.03)
+
+
 # Splits that come with the data.
 
 

@@ -157,6 +157,7 @@ def check(
         *check_notes.of_images([item.facts for item in kept]),
         *check_notes.of_masks(mask_facts),
         *encoding_notes,
+        *check_notes.of_broken([name for name, _ in broken]),
         *check_notes.of_labels(records, [name for name, _ in contrary]),
         *check_notes.of_blank(blank, listing.max_blank),
     )

@@ -60,6 +60,16 @@ def of_labels(records: Sequence, contrary: Sequence[str]) -> list[str]:
     return [f"{len(n)} {text}: {shorten(n)}" for text, n in found.items() if n]
 
 
+def of_broken(names: Sequence[str]) -> list[str]:
+    """Images that cannot be opened, where they may be left out."""
+    if not names:
+        return []
+    return [
+        f"WARNING: {len(names)} images are left out, they or their masks cannot be "
+        f"opened (data.on_corrupt=skip): {shorten(names)}"
+    ]
+
+
 def of_blank(blank: Sequence[tuple[str, str]], limit: float) -> list[str]:
     """Images of which most is pure white."""
     if not blank:

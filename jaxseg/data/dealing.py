@@ -46,7 +46,7 @@ def assign_groups(
 
 
 def strata_of(records: Sequence[CheckedRecord]) -> np.ndarray:
-    """[n, 2]: the label, and source with label.
+    """[n, S]: the label; source with label; of masks their classes and foreground.
 
     The label by itself keeps rare classes in every part where a source has too few.
     """
@@ -56,7 +56,27 @@ def strata_of(records: Sequence[CheckedRecord]) -> np.ndarray:
     for keys in (by_label, by_source):
         order = {key: index for index, key in enumerate(sorted(set(keys)))}
         columns.append([order[key] for key in keys])
-    return np.asarray(columns).T
+    if any(checked.class_pixels for checked in records):
+        columns += [_amounts(records), *_presences(records)]
+    return np.asarray(columns, np.int64).T
+
+
+def _amounts(records: Sequence[CheckedRecord]) -> np.ndarray:
+    """0 without any foreground, else 1 to 4 by the quarters of its share."""
+    shares = np.array([checked.foreground or 0.0 for checked in records])
+    if not shares.any():
+        return np.zeros(len(shares), np.int64)
+    quarters = np.quantile(shares[shares > 0], (0.25, 0.5, 0.75))
+    return np.where(shares > 0, 1 + np.searchsorted(quarters, shares), 0)
+
+
+def _presences(records: Sequence[CheckedRecord]) -> list[list[bool]]:
+    """Of every class but the background, where there are several, who has it."""
+    pixels = [checked.class_pixels for checked in records]
+    num_classes = max(map(len, pixels))
+    if num_classes == 2:  # the label says it
+        return []
+    return [[bool(p) and p[k] > 0 for p in pixels] for k in range(1, num_classes)]
 
 
 def components_of(records: Sequence[CheckedRecord], *, by_group: bool) -> np.ndarray:

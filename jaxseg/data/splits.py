@@ -48,12 +48,13 @@ def make_split(records: Sequence[CheckedRecord], data: Data) -> Split:
     """Splits as `data.split` says.
 
     'grouped' keeps the dataset's own split where it has one and otherwise deals whole
-    groups; 'published' keeps the dataset's own split though it leaks; 'random' deals
-    single images (comparable with much of the literature, and leaking); 'kfold' tests
-    on fold `data.fold` of `data.num_folds` and takes `data.val_fraction` of the other
-    folds for validation; anything else is the path of a split.csv. Of the training
-    images with a defect `data.num_positives` stay in use: with one `data.split_seed`,
-    the fewer are among the more.
+    groups, to every part its share of each label, source, class of pixels and amount
+    of foreground; 'published' keeps the dataset's own split though it leaks; 'random'
+    deals single images (comparable with much of the literature, and leaking); 'kfold'
+    tests on fold `data.fold` of `data.num_folds` and takes `data.val_fraction` of the
+    other folds for validation; anything else is the path of a split.csv. Of the
+    training images with a defect `data.num_positives` stay in use: with one
+    `data.split_seed`, the fewer are among the more.
 
     Raises:
       InputError: a group or a file content in two parts, a part without a sample of
