@@ -326,7 +326,19 @@ def test_pixel_curve_and_ap_equal_scikit_learn_on_binned_scores():
         np.testing.assert_allclose(actual, one)
     ap = sklearn_metrics.average_precision_score(mask[counted], binned)
     summary = histogram_summary(histogram, ("background", "crack"))
-    assert summary == pytest.approx({"ap/crack/pooled": ap})
+    assert summary["ap/crack/pooled"] == pytest.approx(ap)
+    auc = sklearn_metrics.roc_auc_score(mask[counted], binned)
+    assert summary["auc/crack/pooled"] == pytest.approx(auc)
+
+    def best_f1(truth, scores):
+        levels = np.arange(16) / 16
+        return max(sklearn_metrics.f1_score(truth, scores >= level) for level in levels)
+
+    assert summary["ods/crack/pooled"] == pytest.approx(best_f1(mask[counted], binned))
+    images = zip(probs, mask, mask != IGNORE, strict=True)
+    pairs = [(m[c], np.minimum(np.floor(p[c] * 16), 15) / 16) for p, m, c in images]
+    each = [best_f1(*pair) for pair in pairs if pair[0].any()]
+    assert summary["ois/crack/per_image_pos"] == pytest.approx(np.mean(each))
 
 
 def test_class_summary_equals_scikit_learn():

@@ -91,6 +91,8 @@ def test_the_summary_of_pixels_by_hand():
     assert summary["precision/crack/pooled"] == pytest.approx(2 / 4)
     assert summary["recall/crack/pooled"] == pytest.approx(1.0)
     assert summary["iou/crack/per_image"] == pytest.approx((2 / 3 + 0) / 2)
+    assert summary["iou/crack/per_image_pos"] == pytest.approx(2 / 3)
+    assert summary["ois/crack/per_image_pos"] == pytest.approx(4 / 5)  # at 0.25
     assert summary["pixel_accuracy"] == pytest.approx(16 / 18)
     assert summary["background_accuracy"] == pytest.approx(16 / 18)
     assert summary["false_alarm_rate"] == 1.0  # the second image; the third has no mask
@@ -99,9 +101,13 @@ def test_the_summary_of_pixels_by_hand():
     assert summary["soft_dice/crack/pooled"] == pytest.approx(2 / 3.75, abs=1e-5)
     per_image = (1 / 2.5 + 0) / 2  # the second image; the third has no mask
     assert summary["soft_iou/crack/per_image"] == pytest.approx(per_image, abs=1e-4)
+    # As decisions about images: 0.75 is cracked and 0.25 is not; the third has no mask.
+    assert [summary[key] for key in ("tp", "fp", "fn", "tn")] == [1, 1, 0, 0]
+    assert [summary[key] for key in ("recall", "auc", "ap")] == [1.0, 1.0, 1.0]
     summary = BINARY.summarize(PIXELS, mask_threshold(0.75))
     assert summary["iou/crack/pooled"] == pytest.approx(1 / 2)
     assert summary["false_alarm_rate"] == 0.0
+    assert [summary[key] for key in ("tp", "fp", "fn", "tn")] == [1, 0, 0, 1]
 
 
 def test_the_rows_of_pixels_by_hand():

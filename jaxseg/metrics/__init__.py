@@ -11,8 +11,9 @@ devices. `IGNORE` pixels count nowhere. Host functions take NumPy arrays:
     scores, labels: [N] float without NaN, [N] integer in {0, 1}; else ValueError
 
 Key `<metric>/<class>/pooled`: counts are summed over the set; `.../per_image`: the mean
-over images with a counted pixel. With tp, fp, fn the pixels of a class, decided at the
-threshold,
+over images with a counted pixel; `.../per_image_pos`: over those with the class, so
+that clean images do not carry the score. With tp, fp, fn the pixels of a class, decided
+at the threshold,
 
     iou = tp / (tp + fp + fn)         precision = tp / (tp + fp)
     dice = 2 tp / (2 tp + fp + fn)    recall = tp / (tp + fn)

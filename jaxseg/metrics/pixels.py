@@ -36,6 +36,7 @@ def pixel_summary(confusions: np.ndarray, classes: Sequence[str]) -> Summary:
     """Pixel metrics of an evaluation set; empty rules in the table of the module.
 
     - `<column>/pooled` and `<column>/per_image` for those of `image_columns`.
+    - `iou/<class>/per_image_pos` and `dice/...`: the mean over images with the class.
     - `iou/mean/pooled`, `dice/mean/pooled` for K > 2: mean over the classes that the
       truth contains.
     - `pixel_accuracy`; `background_accuracy`, that of predicting class 0 everywhere.
@@ -54,6 +55,10 @@ def pixel_summary(confusions: np.ndarray, classes: Sequence[str]) -> Summary:
     images = image_columns(confusions, classes)
     summary = {f"{key}/pooled": float(score) for key, score in pooled.items()}
     summary |= {f"{key}/per_image": mean(scores) for key, scores in images.items()}
+    for k, name in enumerate(classes):
+        holds = confusions[:, k].sum(axis=1) > 0
+        for key in {f"iou/{name}", f"dice/{name}"} & images.keys():
+            summary[f"{key}/per_image_pos"] = mean(images[key][holds])
     if len(classes) > 2:
         present = total.sum(axis=1) > 0
         for name in ("iou", "dice"):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.metrics.ratios import Summary, divide
+from jaxseg.metrics.ratios import Summary, divide, mean
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y, thresholds
 
@@ -110,9 +110,35 @@ def areas(tally: Tally) -> Summary:
 
 
 def histogram_summary(histogram: np.ndarray, classes: Sequence[str]) -> Summary:
-    """`ap/<class>/pooled`: step-wise average precision of a binary set's pixels.
+    """What the scores of a binary set's pixels can do, whatever the threshold.
 
-    >>> histogram_summary(np.array([[[1, 0], [0, 2]]]), ("wall", "crack"))
-    {'ap/crack/pooled': 1.0}
+    - `auc/<class>/pooled`, `ap/<class>/pooled`: the areas of all pixels together.
+    - `ods/<class>/pooled`: the largest F1 of all pixels at one threshold.
+    - `ois/<class>/per_image_pos`: the mean over images with the class of the largest F1
+      of each. Both are chosen with the truth that judges them, which flatters.
+
+    Source: ods and ois https://doi.org/10.1109/TPAMI.2010.161. Differs: of areas,
+    there of contours within a tolerance; the mean of F1, there the F1 of mean counts.
+
+    >>> summary = histogram_summary(np.array([[[1, 0], [0, 2]]]), ("wall", "crack"))
+    >>> summary["ap/crack/pooled"], summary["ods/crack/pooled"]
+    (1.0, 1.0)
     """
-    return {f"ap/{classes[1]}/pooled": areas(tally_histogram(histogram))["ap"]}
+    histogram, name = np.asarray(histogram), classes[1]
+    of_set = areas(tally_histogram(histogram))
+    best = _best_f1(histogram)
+    return {
+        f"auc/{name}/pooled": of_set["auc"],
+        f"ap/{name}/pooled": of_set["ap"],
+        f"ods/{name}/pooled": float(_best_f1(histogram.sum(axis=0, dtype=np.int64))),
+        f"ois/{name}/per_image_pos": mean(best[np.isfinite(best)]),
+    }
+
+
+def _best_f1(histogram: np.ndarray) -> np.ndarray:
+    """Largest F1 over all thresholds, [..., 2, B] -> [...]; nan without positives."""
+    above = histogram[..., ::-1].cumsum(axis=-1, dtype=np.int64)
+    fp, tp = above[..., 0, :], above[..., 1, :]
+    positives = tp[..., -1:]
+    f1 = divide(2 * tp, tp + fp + positives, 0.0).max(axis=-1)
+    return np.where(positives[..., 0] > 0, f1, np.nan)

@@ -25,7 +25,7 @@ FIRST_COLUMNS = ("name", "prediction", "decision", "ground_truth")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # What always answering the most frequent class, or background, reaches on the same set.
 BASELINES = {"accuracy": "majority_accuracy", "pixel_accuracy": "background_accuracy"}
-AVERAGINGS = ("/pooled", "/per_image", "/per_region")
+AVERAGINGS = ("/pooled", "/per_image", "/per_image_pos", "/per_region")
 NUM_IMAGES = "num_images"
 
 

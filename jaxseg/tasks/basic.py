@@ -193,9 +193,14 @@ class Segmentation:
         counted = confusions.any(axis=(1, 2))
         summary = metrics.pixel_summary(confusions, self.classes)
         summary |= metrics.soft_summary(counts["soft_sums"], counted, self.classes)
-        if "mask" in thresholds:
-            summary |= metrics.histogram_summary(counts["histogram"], self.classes)
-        return summary
+        if "mask" not in thresholds:
+            return summary
+        histogram = counts["histogram"][counted]
+        has_any = confusions[counted, 1].sum(axis=1) > 0
+        found = metrics.image_summary(
+            _highest_score(histogram), has_any.astype(int), thresholds["mask"].value
+        )
+        return summary | metrics.histogram_summary(histogram, self.classes) | found
 
     def rows(self, counts: Counts, thresholds: Thresholds) -> dict[str, np.ndarray]:
         confusions = self._confusions(counts, thresholds)
