@@ -174,8 +174,8 @@ class _Training:
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
-            words = f"Epoch {epoch + 1}"
-            for count, call in track(calls, len(calls), words, quiet=True):
+            words, say = f"Epoch {epoch + 1}", self.progress.loss_text
+            for count, call in track(calls, len(calls), words, quiet=True, say=say):
                 before = time.monotonic()
                 host_batches = list(itertools.islice(batches, count))
                 waited += time.monotonic() - before

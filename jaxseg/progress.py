@@ -3,7 +3,7 @@
 import atexit
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
+
+LINE_SECONDS = 30
+"""Between two lines of something that takes long."""
 
 console = Console(highlight=False, soft_wrap=True)
 _bars = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -30,7 +33,12 @@ def silence() -> None:
 
 
 def track(
-    items: Iterable[T], total: int, description: str, *, quiet: bool = False
+    items: Iterable[T],
+    total: int,
+    description: str,
+    *,
+    quiet: bool = False,
+    say: Callable[[], str] = str,
 ) -> Iterator[T]:
     """Yields the items and shows how many of `total` have passed.
 
@@ -38,22 +46,26 @@ def track(
 
     Args:
       quiet: in a log file, says something only when it takes long.
+      say: what else there is to tell by now.
     """
     if not _bars.is_terminal or not _one_bar.acquire(blocking=False):
-        yield from _with_lines(items, total, description, quiet)
+        yield from _with_lines(items, total, description, quiet, say)
         return
     try:
-        yield from _with_bar(items, total, description)
+        yield from _with_bar(items, total, description, say)
     finally:
         _one_bar.release()
 
 
-def _with_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def _with_bar(
+    items: Iterable[T], total: int, description: str, say: Callable[[], str]
+) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
     )
     # What is printed meanwhile goes above the bar, unless it goes to a file.
     with Progress(
@@ -62,18 +74,27 @@ def _with_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
         transient=True,
         redirect_stdout=console.is_terminal,
     ) as bar:
-        yield from bar.track(items, total=total, description=description)
+        task = bar.add_task(description, total=total, said="")
+        for item in items:
+            yield item
+            bar.update(task, advance=1, said=say())
 
 
 def _with_lines(
-    items: Iterable[T], total: int, description: str, quiet: bool
+    items: Iterable[T],
+    total: int,
+    description: str,
+    quiet: bool,
+    say: Callable[[], str],
 ) -> Iterator[T]:
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last > 30:
-            _bars.print(f"{description}: {done} of {total}")
+        if now - last > LINE_SECONDS:
+            _bars.print(
+                ", ".join(filter(None, [f"{description}: {done} of {total}", say()]))
+            )
             last = now
     if not quiet:
         _bars.print(f"{description}: {total} in {time.monotonic() - start:.1f} s")

@@ -64,6 +64,12 @@ class Progress:
         self.num_losses += int((~skipped).sum())
         return None
 
+    def loss_text(self) -> str:
+        """The epoch's mean loss as far as it is known, e.g. 'loss 0.1234', or ''."""
+        if not self.num_losses:
+            return ""
+        return f"loss {self.loss_sums['loss'] / self.num_losses:.4f}"
+
     def end_epoch(self) -> Row:
         """Mean losses and skipped steps of the epoch; the next one counts from 0."""
         count = self.num_losses or math.nan  # every step was skipped

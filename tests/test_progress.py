@@ -45,3 +45,19 @@ def test_a_log_file_gets_lines(monkeypatch):
     assert list(progress.track("ab", 2, "Reading")) == ["a", "b"]
     assert list(progress.track("ab", 2, "Epoch 1", quiet=True)) == ["a", "b"]
     assert re.fullmatch(r"Reading: 2 in \d+\.\d s\n", written.getvalue())
+
+
+def test_what_there_is_to_tell_stands_beside_the_count(monkeypatch, terminal):
+    said = iter(["", "loss 0.5000", "loss 0.2500"])
+    tracked = progress.track("abc", 3, "Epoch 1", say=lambda: next(said))
+    assert list(tracked) == ["a", "b", "c"]
+    assert "loss 0.2500" in terminal.getvalue()
+
+
+def test_a_log_file_gets_it_too_when_it_takes_long(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "_bars", Console(file=written, soft_wrap=True))
+    monkeypatch.setattr(progress, "LINE_SECONDS", -1)
+    said = iter(["", "loss 0.5000"])
+    list(progress.track("ab", 2, "Epoch 1", quiet=True, say=lambda: next(said)))
+    assert written.getvalue() == "Epoch 1: 1 of 2\nEpoch 1: 2 of 2, loss 0.5000\n"

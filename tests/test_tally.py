@@ -125,3 +125,14 @@ def test_a_spike_is_ten_times_the_median_of_the_steps_before():
     assert words == "loss 25, 12 times the usual"
     assert spikes.find(np.array([1.0] * 50 + [90.0])) is None  # told not long ago
     assert spikes.find(np.array([1.0] * 50 + [90.0]))[0] == 50
+
+
+def test_the_loss_of_an_epoch_that_is_not_over():
+    progress = Progress()
+    assert progress.loss_text() == ""
+    for losses, skipped in (([1.0, 9.0], [False, True]), ([2.0, 3.0], [False, False])):
+        logs = {"loss": np.float32(losses), "skipped": np.array(skipped)}
+        progress.add(logs, max_skipped=3)
+    assert progress.loss_text() == "loss 2.0000"
+    progress.end_epoch()
+    assert progress.loss_text() == ""
