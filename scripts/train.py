@@ -95,6 +95,8 @@ def run(arguments: list[str]) -> None:
     except program.Interrupted as stopped:
         print(f"stopped by {stopped}; the same command goes on")
         sys.exit(command_line.STOPPED)
+    except InputError:  # names of files may hold any word
+        raise
     except Exception as error:
         hosts.end_if_lost(error, command_line.STOPPED)
         raise

@@ -15,7 +15,7 @@ import pytest
 from bad_sets import classes, halve, pairs, photo, stripe, write
 from PIL import Image
 
-from jaxseg import backend, config, experiment, files, loop
+from jaxseg import backend, config, experiment, files, hosts, loop
 from jaxseg.data.splits import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +114,13 @@ def test_a_missing_folder_names_the_nearest_one(refuse, tmp_path):
     error = refuse("folder_segmentation")
     assert f"'{tmp_path / 'data'}' does not exist" in error
     assert f"--config.data.dir='{tmp_path / 'data_2'}'" in error
+
+
+def test_wrong_input_is_not_taken_for_a_lost_process(refuse, monkeypatch, tmp_path):
+    """With code 75 a scheduler would start it again for ever."""
+    monkeypatch.setattr(hosts, "end_if_lost", lambda *_: pytest.fail("taken for lost"))
+    error = refuse("folder_segmentation", folder=tmp_path / "crash_barriers")
+    assert any(sign in error for sign in hosts.LOST)
 
 
 # What the masks hold.
