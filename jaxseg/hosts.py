@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 import jax
 from jax._src import distributed  # JAX has no public door to its key-value store
 
-from jaxseg import progress
+from jaxseg import progress, signals
 from jaxseg.errors import InputError
 
 HEARTBEAT = 30
@@ -252,7 +252,8 @@ def end_if_lost(error: Exception, code: int) -> None:
         return
     (reason, *_) = str(error).splitlines()
     words = f"process {jax.process_index()}: another process is lost ({reason[:200]})"
-    print(f"\n{words}\nthe same command goes on", file=sys.stderr, flush=True)
+    goes_on = f"{signals.same_command()} goes on"
+    print(f"\n{words}\n{goes_on}", file=sys.stderr, flush=True)
     os._exit(code)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jaxseg.backend import usable_cores
 from jaxseg.errors import InputError, shorten
 from jaxseg.progress import console
-from jaxseg.signals import STOPPED
+from jaxseg.signals import STOPPED, same_command
 
 DEVICES = """
 import jax
@@ -218,7 +218,7 @@ class _Running:
             "runs that all finish",
             "; ".join(ends),
             "mend what their last words name (above, and in the logs in "
-            f"{self.folder}); the same command goes on",
+            f"{self.folder}); {same_command()} goes on",
         )
 
 

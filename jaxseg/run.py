@@ -23,6 +23,7 @@ from jaxseg import (
     metrics,
     parallel,
     paths,
+    signals,
     workdir,
     writer,
 )
@@ -79,7 +80,7 @@ def run(
       Interrupted: stopped by a signal; the same call goes on.
     """
     cache_note = _enable_compilation_cache(run_config)
-    fix = "free some, then the same command goes on"
+    fix = f"free some, then {signals.same_command()} goes on"
     hosts.agree_on(partial(_facts_of, run_config))
     with workdir.claim(folder), files.explain_full_disk(folder, fix):
         built = hosts.in_turn(partial(_open, run_config, folder, restart, like, origin))

@@ -4,13 +4,19 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 STOPPED = 75
-"""Exit code: stopped by a signal, and the same command goes on."""
+"""Exit code: stopped by a signal, and `same_command` goes on."""
 STOPPING = {signal.SIGINT, signal.SIGTERM}
+
+
+def same_command() -> str:
+    """What to type to go on; with --restart it would archive what is saved."""
+    return "the same command" + " without --restart" * ("--restart" in sys.argv)
 
 
 @contextlib.contextmanager
@@ -56,6 +62,6 @@ def _watch(reader: int, seconds: float) -> None:
 
 
 def _exit(reason: str) -> None:
-    text = f"\n{reason}; the same command goes on from the last checkpoint\n"
+    text = f"\n{reason}; {same_command()} goes on from the last checkpoint\n"
     os.write(2, text.encode())
     os._exit(STOPPED)

@@ -43,7 +43,7 @@ def main(run: Callable[[list[str]], None]) -> None:
     except (KeyboardInterrupt, Exception) as error:
         if not _was_interrupted(error):
             raise
-        print("\nstopped; the same command goes on", file=sys.stderr)
+        print(f"\nstopped; {signals.same_command()} goes on", file=sys.stderr)
         sys.exit(STOPPED)
     finally:
         # While the interpreter ends it would let SIGTERM kill it, as if it had not done

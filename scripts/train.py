@@ -6,9 +6,9 @@
 With --sweep data.fold=0,1,2 it trains a run for each value, WORKDIR/fold_0 and so on,
 and writes a table of their test metrics; --parallel 4 trains four of them at a time,
 each on a device of its own. Several processes train one run together: under SLURM or
-Open MPI they find each other, elsewhere --coordinator says where. The same command on
-an existing run folder goes on where it stopped. Exit codes: 0 done; 2 wrong input or
-config; 75 stopped by a signal with everything saved; 1 a bug.
+Open MPI they find each other, elsewhere --coordinator says where. The same command
+(without --restart) on an existing run folder goes on where it stopped. Exit codes: 0
+done; 2 wrong input or config; 75 stopped by a signal with everything saved; 1 a bug.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import command_line
 
-from jaxseg import backend
+from jaxseg import backend, signals
 from jaxseg.errors import InputError
 
 
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> None:
     try:
         train(options.workdir, restart=options.restart, origin=origin)
     except program.Interrupted as stopped:
-        print(f"stopped by {stopped}; the same command goes on")
+        print(f"stopped by {stopped}; {signals.same_command()} goes on")
         sys.exit(command_line.STOPPED)
     except InputError:  # names of files may hold any word
         raise

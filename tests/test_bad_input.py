@@ -15,7 +15,7 @@ import pytest
 from bad_sets import classes, halve, pairs, photo, stripe, write
 from PIL import Image
 
-from jaxseg import backend, config, experiment, files, hosts, loop
+from jaxseg import backend, config, experiment, files, hosts, loop, signals
 from jaxseg.data.splits import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -514,6 +514,7 @@ def test_restart_archives_the_other_run(call, stopped_run):
     options = command("folder_segmentation", root, workdir, "seed=7")
     assert call("train", *options)[0] == 2
     assert call("train", *options, "--restart")[0] == 75
+    assert signals.same_command() == "the same command without --restart"
     after = tree_of(workdir)
     for name in ("config.json", "split.csv"):
         assert after[f"001.archived/{name}"] == before[name]

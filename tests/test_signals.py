@@ -122,11 +122,21 @@ def test_a_signal_after_the_work_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
-    [("KeyboardInterrupt", 75, "\nstopped; "), ("OSError", 1, "Traceback")],
+    ("error", "options", "code", "told"),
+    [
+        ("KeyboardInterrupt", [], 75, "\nstopped; the same command goes on\n"),
+        (
+            "KeyboardInterrupt",
+            ["--restart"],
+            75,
+            "\nstopped; the same command without --restart goes on\n",
+        ),
+        ("OSError", [], 1, "Traceback"),
+    ],
 )
-def test_a_signal_that_a_library_wraps_is_still_one(error, code, told):
+def test_a_signal_that_a_library_wraps_is_still_one(error, options, code, told):
     command = [sys.executable, "-c", WRAPPED.format(error=error), str(SCRIPTS)]
+    command += options
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[: len(told)]) == (code, told)
 
