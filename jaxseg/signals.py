@@ -12,6 +12,10 @@ from collections.abc import Iterator
 STOPPED = 75
 """Exit code: stopped by a signal, and `same_command` goes on."""
 STOPPING = {signal.SIGINT, signal.SIGTERM}
+ECHO = 1.0
+"""Seconds within which a signal that comes again is the same wish.
+
+Schedulers signal all processes of a job, and a launcher among them hands it on."""
 
 
 def same_command() -> str:
@@ -23,8 +27,8 @@ def same_command() -> str:
 def bounded_stop(seconds: float) -> Iterator[None]:
     """Ends the process with 75 some seconds after the first SIGINT or SIGTERM.
 
-    At the second one it ends at once. Nothing is cleaned up then, and nothing needs to
-    be: what is half-written has a temporary name.
+    At a second one, later than an echo, it ends at once. Nothing is cleaned up then,
+    and nothing needs to be: what is half-written has a temporary name.
 
     Handlers in Python run between two of its instructions, and the main thread may be
     inside a compilation for minutes. The interpreter writes the number of each signal
@@ -45,9 +49,9 @@ def bounded_stop(seconds: float) -> Iterator[None]:
 
 
 def _watch(reader: int, seconds: float) -> None:
-    deadline = None
+    first = None
     while True:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        left = None if first is None else max(first + seconds - time.monotonic(), 0)
         is_ready, _, _ = select.select([reader], [], [], left)
         if not is_ready:
             _exit(f"not saved within {seconds:g} s")
@@ -56,9 +60,10 @@ def _watch(reader: int, seconds: float) -> None:
             return
         if received[0] not in STOPPING:
             continue
-        if deadline is not None:
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first > ECHO:
             _exit("stopped at once")
-        deadline = time.monotonic() + seconds
 
 
 def _exit(reason: str) -> None:

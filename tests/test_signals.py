@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxseg import signals
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 # Handlers in Python wait for the end of one call into C: here of a sum of many numbers,
@@ -99,10 +101,20 @@ def test_the_second_signal_ends_it_at_once(start, second):
     process = start("600")
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "told\n"
+    time.sleep(signals.ECHO + 0.5)
     process.send_signal(second)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "stopped at once" in err
+
+
+def test_a_signal_that_a_launcher_hands_on_as_well_is_the_same_wish(start):
+    process = start("60", "obeys")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith("told\nended\n")
 
 
 def test_without_a_signal_nothing_happens(start):
