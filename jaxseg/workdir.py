@@ -1,9 +1,11 @@
 """The run folder: whose it is, what made it, whether this command may go on."""
 
 import contextlib
+import fnmatch
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -85,8 +87,10 @@ def open_workdir(
             _refuse_difference(old, record, workdir)
             return
         _archive(workdir)
-    ours = {LOCK, *(p.name for p in workdir.glob("*.archived"))}
-    strangers = [p.name for p in workdir.iterdir() if p.name not in ours]
+    # The last of them is what a killed process has written of config.json.
+    ours = (LOCK, "*.archived", ".config.json.*")
+    names = [path.name for path in workdir.iterdir()]
+    strangers = [n for n in names if not any(fnmatch.fnmatchcase(n, o) for o in ours)]
     if strangers:
         raise InputError(
             "an empty or new folder, or one with a run in it",
@@ -224,11 +228,15 @@ def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
 
 
 def _archive(workdir: Path) -> None:
-    """Moves everything of the old run into NNN.archived inside the folder."""
-    numbers = [int(path.stem) for path in workdir.glob("[0-9]*.archived")]
-    number = max(numbers, default=0) + 1
+    """Moves everything of the old run into NNN.archived inside the folder.
+
+    config.json goes last: were it gone before a kill, the rest would be strangers.
+    """
+    paths = list(workdir.iterdir())
+    numbers = [re.fullmatch(r"(\d+)\.archived", path.name) for path in paths]
+    number = max((int(found[1]) for found in numbers if found), default=0) + 1
     archive = workdir / f"{number:03d}.archived"
-    old = [p for p in workdir.iterdir() if p.suffix != ".archived" and p.name != LOCK]
     archive.mkdir()
-    for path in old:
+    old = [p for p in paths if p.suffix != ".archived" and p.name != LOCK]
+    for path in sorted(old, key=lambda path: path.name == "config.json"):
         path.rename(archive / path.name)

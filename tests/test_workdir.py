@@ -1,0 +1,72 @@
+"""The run folder: what may go on in it, and what an interruption leaves of it."""
+
+import pytest
+from test_loop import parse, tree
+
+from jaxseg import workdir
+from jaxseg.errors import InputError
+
+FACTS = {"data_hash": "0" * 64, "precision": "float32"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+def open_workdir(folder, *, restart=False, data=None, **train):
+    record = tree(folder.parent, **train)
+    record["data"] |= data or {}
+    workdir.open_workdir(folder, parse(record), FACTS, restart=restart)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_archives_are_numbered_beside_those_that_were_renamed(folder):
+    open_workdir(folder)
+    (folder / "001_baseline.archived").mkdir()
+    open_workdir(folder, restart=True)
+    open_workdir(folder, restart=True)
+    archives = ["001.archived", "001_baseline.archived", "002.archived"]
+    assert names(folder) == [*archives, "config.json"]
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_start_that_is_killed_while_it_archives_can_be_made_again(
+    folder, monkeypatch, moved
+):
+    open_workdir(folder)
+    others = ["d.csv", "e.csv", "f.csv"]
+    for name in others:
+        (folder / name).touch()
+    rename, listed = workdir.Path.rename, workdir.Path.iterdir
+    left = iter(range(moved))
+
+    def killed(path, target):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        rename(path, target)
+
+    with monkeypatch.context() as patch:  # file systems list in any order
+        patch.setattr(workdir.Path, "iterdir", lambda path: iter(sorted(listed(path))))
+        patch.setattr(workdir.Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_workdir(folder, restart=True)
+    open_workdir(folder, restart=True)
+    assert names(folder) == ["001.archived", "002.archived", "config.json"]
+    archived = names(folder / "001.archived") + names(folder / "002.archived")
+    assert sorted(archived) == sorted([*others, "config.json"])
+
+
+def test_half_a_config_json_of_a_killed_start_is_no_stranger(folder):
+    (folder / ".config.json.1234").write_text("{")
+    open_workdir(folder)
+    assert (folder / "config.json").is_file()
+    (folder / "config.json").unlink()
+    (folder / "config.json.bak").touch()
+    with pytest.raises(InputError, match=r"holds config\.json\.bak and"):
+        open_workdir(folder)
