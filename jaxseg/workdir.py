@@ -26,8 +26,10 @@ HARMLESS = {
     "data.workers",
     "data.mm_per_pixel",
     "train.log_every",
+    "train.log_to",
     "train.max_skipped",  # a run that it ended may go on with a larger one
     "train.preview",
+    "train.profile_steps",
     "train.shard_optimizer",
     "train.precision",  # what it resolves to is compared
 }
@@ -85,6 +87,8 @@ def open_workdir(
         old = read_record(workdir)
         if not restart:
             _refuse_difference(old, record, workdir)
+            # Harmless keys hold from now on, for the scripts that read them here too.
+            _write_record(path, {**old, "config": record["config"]})
             return
         _archive(workdir)
     # The last of them is what a killed process has written of config.json.
@@ -97,8 +101,7 @@ def open_workdir(
             f"{workdir} holds {', '.join(sorted(strangers)[:5])} and no config.json",
             "--workdir runs/another-name",
         )
-    with files.atomic_file(path) as file:
-        json.dump(record, file, indent=2)
+    _write_record(path, record)
 
 
 def refuse_other_data(workdir: Path, data_hash: str, option: str = "--workdir") -> None:
@@ -181,6 +184,11 @@ def read_record(workdir: Path, option: str = "--workdir") -> dict[str, Any]:
     if not isinstance(record, dict) or not {"config", "data_hash"} <= record.keys():
         raise InputError("the folder of a run", f"{path} of another program", fix)
     return record
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    with files.atomic_file(path) as file:
+        json.dump(record, file, indent=2)
 
 
 def environment() -> dict[str, Any]:

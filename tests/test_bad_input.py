@@ -493,7 +493,9 @@ def test_the_run_folder_of_another_config_or_other_data(call, stopped_run, tmp_p
 
     moved = tmp_path / "moved"
     root.rename(moved)
+    assert tree_of(workdir) == before
     assert again(folder=moved)[0] == 75  # the same data elsewhere may go on
+    before = tree_of(workdir)
 
     write(moved / "masks" / "photo1_3.png", stripe(9))
     code, error = again(folder=moved)

@@ -26,6 +26,28 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_run_that_goes_on_takes_over_what_may_differ(folder):
+    """evaluate.py reads config.json, and would judge with what was there before."""
+    open_workdir(folder)
+    before = workdir.read_record(folder)
+    moved = dict(dir="/moved", mm_per_pixel=0.2)
+    harmless = dict(log_to=("mlflow",), profile_steps=(2, 4))
+    open_workdir(folder, data=moved, **harmless)
+    after = workdir.read_record(folder)
+    config = before["config"]
+    config["data"] |= moved
+    config["train"] |= dict(log_to=["mlflow"], profile_steps=[2, 4])
+    assert after == before
+
+
+def test_a_refused_config_leaves_the_record_as_it_was(folder):
+    open_workdir(folder)
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(InputError, match="seed: 1 there, 2 now"):
+        open_workdir(folder, data=dict(seed=2, mm_per_pixel=0.2))
+    assert (folder / "config.json").read_bytes() == before
+
+
 def test_archives_are_numbered_beside_those_that_were_renamed(folder):
     open_workdir(folder)
     (folder / "001_baseline.archived").mkdir()
