@@ -49,6 +49,10 @@ WRONG_INPUT = 2
 T = TypeVar("T")
 
 
+class SharedError(InputError):
+    """An error that all processes have; process 0 says it for all."""
+
+
 class Place(NamedTuple):
     """What is known of a process before it meets the others; None is left to JAX."""
 
@@ -171,7 +175,7 @@ def in_turn(make: Callable[[], T]) -> T:
     What process 0 leaves on a shared file system is there for the others.
 
     Raises:
-      InputError: in every process, when one of them was refused.
+      SharedError: in every process, when one of them was refused.
     """
     if is_alone():
         return make()
@@ -195,7 +199,7 @@ def agree_on(find: Callable[[], Mapping[str, object]]) -> None:
     """Compares the facts that must be the same in all processes.
 
     Raises:
-      InputError: in every process, when one of them has other facts than process 0.
+      SharedError: in every process, when one of them has other facts than process 0.
     """
     if is_alone():
         return
@@ -209,7 +213,7 @@ def agree_on(find: Callable[[], Mapping[str, object]]) -> None:
             if first.get(key) != other.get(key)
         ]
         if different:
-            raise InputError(
+            raise SharedError(
                 "the same config, code and versions in all processes",
                 "\n  ".join([f"{len(different)} difference(s):", *different]),
                 "the same command, checkout and environment on every host",
@@ -261,9 +265,9 @@ LOST = ("gloo", "nccl", "connection", "socket", "unavailable", "heartbeat", "bar
 """Words in the errors of collectives whose other end is gone."""
 
 
-def _refusal_of(name: str, number: int) -> InputError | None:
+def _refusal_of(name: str, number: int) -> SharedError | None:
     words = _hear(f"{name}/{number}")
-    return InputError(*words) if words else None
+    return SharedError(*words) if words else None
 
 
 def _say(name: str, value: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxseg import augment, optim, trackers
+from jaxseg import augment, hosts, optim, trackers
 from jaxseg.config import Run
 from jaxseg.data.segmented import Segmented
 from jaxseg.data.targets import TargetRule
@@ -260,14 +260,14 @@ def out_of_memory(
 def not_finite(
     step: int, loss: float, ids: Sequence[str], kept: int | None
 ) -> InputError:
-    """The error for a loss or gradient that is NaN or infinite.
+    """The error for a loss or gradient that is NaN or infinite, in all processes.
 
     Args:
       ids: of the images.
       kept: step of the last checkpoint.
     """
     saved = f"the checkpoint of step {kept} is kept" if kept else "nothing is saved"
-    return InputError(
+    return hosts.SharedError(
         "a finite loss and gradient",
         f"loss {loss} at step {step}, with the images {shorten(ids, 8)}; {saved}",
         "a lower --config.optim.learning_rate or --config.optim.clip_norm=1.0, "

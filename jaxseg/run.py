@@ -1,5 +1,6 @@
 """A whole run: build, train, choose thresholds, judge on test, save the model."""
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -82,8 +83,15 @@ def run(
     cache_note = _enable_compilation_cache(run_config)
     fix = f"free some, then {signals.same_command()} goes on"
     hosts.agree_on(partial(_facts_of, run_config))
-    with workdir.claim(folder), files.explain_full_disk(folder, fix):
-        built = hosts.in_turn(partial(_open, run_config, folder, restart, like, origin))
+    with contextlib.ExitStack() as held, files.explain_full_disk(folder, fix):
+
+        @files.explain_full_disk(folder, fix)
+        def claim_and_open() -> Experiment:
+            held.enter_context(workdir.claim(folder))
+            return _open(run_config, folder, restart, like, origin)
+
+        # Inside, so that a folder that process 0 cannot have ends the others too.
+        built = hosts.in_turn(claim_and_open)
         flags = os.environ.get("XLA_FLAGS") or "none"
         for note in (
             f"{workdir.device()}, {built.precision}, XLA_FLAGS: {flags}",

@@ -37,7 +37,7 @@ def main(run: Callable[[list[str]], None]) -> None:
     except InputError as error:
         from jaxseg import hosts
 
-        if hosts.is_first():
+        if hosts.is_first() or not isinstance(error, hosts.SharedError):
             print(f"\n{error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except (KeyboardInterrupt, Exception) as error:

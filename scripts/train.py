@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
         pool = options.parallel and make_pool(options, overrides, environment)
         train = partial(run_sweep, runs, pool=pool)
     else:
-        config = command_line.load_config(*source)
+        config = hosts.in_turn(partial(command_line.load_config, *source))
         train = partial(program.run, config, like=options.like)
     origin = {"config": options.config.name, "overrides": overrides}
     try:

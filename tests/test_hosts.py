@@ -1,5 +1,6 @@
 """Several processes train one run: real ones, that meet on this machine."""
 
+import importlib
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from test_loop import SCRIPTS, parse, read_rows, tree, wait_for
 
-from jaxseg import backend, experiment, hosts, parallel, run
+from jaxseg import backend, experiment, files, hosts, parallel, run
 from jaxseg.data.pipeline import EvalLoader
 from jaxseg.errors import InputError
 
@@ -128,13 +129,57 @@ def test_a_run_on_two_processes_loses_one_and_ends_on_four_like_a_run_in_one(tmp
     assert (workdir / "model" / "model.safetensors").is_file()
 
 
-def test_another_config_in_one_of_three_processes_ends_all_with_one_message(tmp_path):
-    other = ["--config.optim.learning_rate=0.5"]
-    assert end(launch(tmp_path, 3, 1, tmp_path, last=other)) == [2, 2, 2]
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            "learning_rate",
+            "config.optim.learning_rate: '0.01' in process 0, '0.5' in 2",
+        ),
+        ("rate", "config.optim.rate: there is no such key"),
+    ],
+)
+def test_another_config_in_one_of_three_processes_ends_all_with_one_message(
+    tmp_path, other, told
+):
+    last = [f"--config.optim.{other}=0.5"]
+    assert end(launch(tmp_path, 3, 1, tmp_path, last=last)) == [2, 2, 2]
     texts = [log_of(tmp_path, 3, number) for number in range(3)]
-    assert "config.optim.learning_rate: '0.01' in process 0, '0.5' in 2" in texts[0]
+    assert told in texts[0]
     assert all("expected" not in text for text in texts[1:])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_process_0_cannot_have_ends_the_others_too(tmp_path):
+    with files.exclusive(tmp_path / "run" / ".lock", wait=False):
+        assert end(launch(tmp_path, 2, 1, tmp_path)) == [2, 2]
+    assert "another process is working in it" in log_of(tmp_path, 2, 0)
+    assert "expected" not in log_of(tmp_path, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_first", "is_said"),
+    [
+        (InputError, True, True),
+        (InputError, False, True),
+        (hosts.SharedError, True, True),
+        (hosts.SharedError, False, False),
+    ],
+)
+def test_a_refusal_is_said_by_whom_it_meets_and_once_where_it_meets_all(
+    monkeypatch, capsys, kind, is_first, is_said
+):
+    def refuse(arguments):
+        raise kind("room", "none", "less")
+
+    monkeypatch.syspath_prepend(SCRIPTS)
+    command_line = importlib.import_module("command_line")
+    monkeypatch.setattr(backend, "set_xla_flags", lambda: None)
+    monkeypatch.setattr(hosts, "is_first", lambda: is_first)
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(refuse)
+    assert stopped.value.code == 2
+    assert ("expected: room" in capsys.readouterr().err) == is_said
 
 
 def test_processes_that_never_come_are_waited_for_and_named(tmp_path):
