@@ -71,6 +71,12 @@ class Mlflow:
 
 TRACKERS = {"wandb": Wandb, "mlflow": Mlflow}
 
+FIXES = {
+    "wandb": "wandb login, or WANDB_MODE=offline before the command",
+    "mlflow": "MLFLOW_TRACKING_URI with a server that answers, or with a folder",
+}
+"""When a tracker cannot be opened."""
+
 
 def refuse_missing(names: Sequence[str]) -> None:
     """Trackers whose package is not installed.
@@ -93,6 +99,9 @@ def open_trackers(names: Sequence[str], workdir: Path) -> list[Tracker]:
     Args:
       names: of `TRACKERS`.
       workdir: has the config.json of the run.
+
+    Raises:
+      InputError: one of them does not let us in.
     """
     if not names:
         return []
@@ -100,7 +109,20 @@ def open_trackers(names: Sequence[str], workdir: Path) -> list[Tracker]:
     settings = flatten(record["config"])
     path = workdir / IDS
     ids = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    opened = {name: TRACKERS[name](workdir, settings, ids.get(name)) for name in names}
+    opened = {name: _open(name, workdir, settings, ids.get(name)) for name in names}
     with files.atomic_file(path) as file:
         json.dump(ids | {name: tracker.id for name, tracker in opened.items()}, file)
     return list(opened.values())
+
+
+def _open(
+    name: str, workdir: Path, settings: Mapping[str, Any], id: str | None
+) -> Tracker:
+    try:
+        return TRACKERS[name](workdir, settings, id)
+    except Exception as error:  # whatever their packages raise without login or server
+        raise InputError(
+            f"{name} to take the numbers of config.train.log_to",
+            f"{type(error).__name__}: {error}",
+            f'{FIXES[name]}; or --config.train.log_to="()"',
+        ) from error

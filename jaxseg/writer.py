@@ -6,7 +6,7 @@ validation, and the picture of previews/.
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxseg import backend, files, hosts
 from jaxseg.events import Events
 from jaxseg.metrics import Tally
 from jaxseg.progress import console, duration
-from jaxseg.trackers import open_trackers
+from jaxseg.trackers import Tracker, open_trackers
 
 Row = dict[str, float]
 
@@ -90,8 +90,7 @@ class Writer:
                 if math.isfinite(value):  # TensorBoard has no place for the others
                     self._events.add_scalar(step, name, value)
             self._events.flush()
-        for tracker in self._trackers:
-            tracker.log(step, row)
+        self._track(lambda tracker: tracker.log(step, row))
         line = "  ".join(f"{name} {text}" for name, text in headline.items())
         console.print(line, markup=False)
 
@@ -110,8 +109,18 @@ class Writer:
     def close(self) -> None:
         if self._events:
             self._events.close()
-        for tracker in self._trackers:
-            tracker.close()
+        self._track(lambda tracker: tracker.close())
+
+    def _track(self, act: Callable[[Tracker], None]) -> None:
+        """Has each tracker do it; training goes on without one that fails."""
+        for tracker in list(self._trackers):
+            try:
+                act(tracker)
+            except Exception as error:  # whatever their packages raise
+                self._trackers.remove(tracker)
+                name, kind = type(tracker).__name__, type(error).__name__
+                text = f"- {name} gets no more rows: {kind}: {error}"
+                console.print(text, markup=False)
 
     def _write_csv(self) -> None:
         if not self._writes:

@@ -9,7 +9,7 @@ import pytest
 from jaxseg import trackers
 from jaxseg.errors import InputError
 from jaxseg.trackers import open_trackers
-from jaxseg.writer import Writer
+from jaxseg.writer import Writer, read_history
 
 SETTINGS = {"seed": 0, "train.batch_size": 8}
 
@@ -91,6 +91,43 @@ def test_every_row_arrives_and_a_resumed_run_goes_on_in_its_place(packages, tmp_
     }
     assert wandb.finished == ["w0", "w0"]
     assert mlflow.current is None
+
+
+def fail(*args, **options):
+    raise ConnectionError("nobody answers")
+
+
+def test_a_tracker_that_fails_is_told_once_and_training_goes_on(
+    packages, tmp_path, monkeypatch, capsys
+):
+    wandb, mlflow = packages
+    monkeypatch.setattr(mlflow, "log_metrics", fail)
+    (tmp_path / "config.json").write_text(json.dumps({"config": {}}))
+    writer = Writer(tmp_path, [], ("mlflow", "wandb"))
+    for step in (1, 2):
+        writer.write(step, {"epoch": step}, {})
+    monkeypatch.setattr(wandb, "finished", None)  # to finish fails as well
+    writer.close()
+    told = capsys.readouterr().out
+    assert told.count("Mlflow gets no more rows: ConnectionError: nobody answers") == 1
+    assert told.count("Wandb gets no more rows: AttributeError") == 1
+    assert list(wandb.runs["w0"]["rows"]) == [1, 2]
+    assert [row["epoch"] for row in read_history(tmp_path)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "way_in", "fix"),
+    [("wandb", "init", "wandb login"), ("mlflow", "start_run", "MLFLOW_TRACKING_URI")],
+)
+def test_a_tracker_that_does_not_let_us_in_is_wrong_input(
+    packages, tmp_path, monkeypatch, name, way_in, fix
+):
+    monkeypatch.setattr(sys.modules[name], way_in, fail)
+    (tmp_path / "config.json").write_text(json.dumps({"config": {}}))
+    with pytest.raises(InputError, match="ConnectionError: nobody answers") as refusal:
+        Writer(tmp_path, [], (name,))
+    assert fix in refusal.value.fix
+    assert not (tmp_path / trackers.IDS).exists()
 
 
 def test_another_folder_is_another_run(packages, tmp_path):
