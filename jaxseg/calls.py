@@ -4,7 +4,6 @@ A compiler needs shapes, no pixels: the calls of the first epoch are compiled wh
 images are still decoded.
 """
 
-import functools
 import time
 from collections.abc import Callable
 
@@ -20,13 +19,13 @@ class Calls:
 
     Attributes:
       data: what stays in the memory of the devices; None until images are decoded.
-      compile: (phase, count) -> the compiled call of so many steps of a phase.
     """
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.data: dict[str, Array] | None = None
-        self.compile = functools.cache(self._compile)
+        # No functools.cache: a cycle would keep the pixels in the device's memory.
+        self._compiled: dict[tuple[Phase, int], Callable] = {}
 
     def make_ready(self, epoch: int, step: int) -> None:
         """Compiles the rest of an epoch while images are decoded, and takes these in.
@@ -50,6 +49,16 @@ class Calls:
         counts = [min(most, todo - done) for done in range(0, todo, most)]
         calls = {count: self.compile(phase, count) for count in set(counts)}
         return phase, [(count, calls[count]) for count in counts]
+
+    def compile(self, phase: Phase, count: int) -> Callable:
+        """The compiled call of so many steps of a phase.
+
+        Raises:
+          InputError: memory is short of the step.
+        """
+        if (phase, count) not in self._compiled:
+            self._compiled[phase, count] = self._compile(phase, count)
+        return self._compiled[phase, count]
 
     def _compile(self, phase: Phase, count: int) -> Callable:
         started, size = time.monotonic(), phase.size

@@ -1,5 +1,6 @@
 """Pixels on the device, and several steps in a call: the same training."""
 
+import gc
 import signal
 
 import jax
@@ -37,13 +38,32 @@ def on_host(folder):
     return train(build(folder), folder / "host")
 
 
-def test_training_from_device_memory_is_bit_equal(folder, on_host):
+@pytest.fixture(scope="module")
+def on_device(folder):
+    """The same from the memory of the device, and the shapes of what stays there."""
     built = build(folder, dict(cache="device"))
+    gc.collect()
+    gc.disable()
+    try:
+        trained = train(built, folder / "device")
+        return built, trained, [array.shape for array in jax.live_arrays()]
+    finally:
+        gc.enable()
+
+
+def test_training_from_device_memory_is_bit_equal(on_device, on_host):
+    built, (rows, weights), _ = on_device
     assert any("stay in the memory of the device" in note for note in built.split.notes)
-    rows, weights = train(built, folder / "device")
     assert rows == on_host[0]
     for one, other in zip(weights, on_host[1], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_pixels_leave_the_device_with_the_run(on_device):
+    """Without waiting for the garbage collector: the next run brings its own."""
+    built, _, shapes = on_device
+    (pixels,) = [x.shape for x in built.abstract_data.values() if len(x.shape) == 4]
+    assert pixels not in shapes
 
 
 def test_batches_gathered_on_the_device_are_those_of_the_host(folder):
