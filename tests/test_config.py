@@ -2,6 +2,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import pytest
 from jaxseg import config, parsing
 from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS
-from jaxseg.schema import freeze, keys_of, matches, nearest
+from jaxseg.schema import freeze, keys_of, matches, nearest, out_of_bounds
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -201,6 +202,69 @@ def test_a_name_that_is_no_text_is_refused(problems):
 )
 def test_a_value_that_cannot_be_is_named(problems, override, phrase):
     assert phrase in problems(QUICKSTART, override)
+
+
+def holds_numbers(hint):
+    return hint in (int, float) or any(map(holds_numbers, typing.get_args(hint)))
+
+
+def number_keys():
+    """Every key that holds a number, of the groups whose bounds are all known."""
+    records = {"train": config.Train, "optim": config.Optim}
+    records["optim.plateau"] = config.Plateau
+    hints = {group: typing.get_type_hints(cls) for group, cls in records.items()}
+    hints |= {
+        f"loss.{name}": {"weight": float, **keys_of(loss)}
+        for name, loss in SCHEMAS.losses.items()
+    }
+    hints |= {f"task/{name}": keys_of(task) for name, task in SCHEMAS.tasks.items()}
+    return sorted(
+        {
+            f"{group.partition('/')[0]}.{key}"
+            for group, of_group in hints.items()
+            for key, hint in of_group.items()
+            if holds_numbers(hint)
+        }
+    )
+
+
+CHECKED_WITH_OTHERS = {"train.sizes", "optim.plateau.factor"}
+"""In `contradictions`."""
+
+
+@pytest.mark.parametrize("key", sorted({*number_keys()} - CHECKED_WITH_OTHERS))
+def test_every_number_has_a_bound(key):
+    (problem,) = out_of_bounds({key: -1})
+    assert problem.startswith(f"{key}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.steps_per_call", 0, "more than 0"),
+        ("optim.milestones", (3, -1), "at least 0"),
+        ("loss.bce.weight", -0.5, "at least 0"),
+        ("loss.focal.alpha", 1.5, "0 to 1"),
+        ("loss.cross_entropy.class_weights", (1.0, -1.0), "at least 0"),
+    ],
+)
+def test_a_number_out_of_bounds(key, value, expected):
+    assert out_of_bounds({key: value}) == [f"{key}: expected {expected}, found {value}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loss.dice.smooth", 0.0),
+        ("loss.focal.alpha", 1.0),
+        ("loss.focal_constant.alpha", 2.0),
+        ("loss.cross_entropy.class_weights", ()),
+        ("optim.plateau.patience", 0),
+        ("optim.plateau.min_learning_rate", 0.0),
+    ],
+)
+def test_a_number_on_its_bound(key, value):
+    assert out_of_bounds({key: value}) == []
 
 
 # Overrides.

@@ -19,7 +19,7 @@ def bce(logits: Array, target: Array, *, pos_weight: float) -> Array:
     Args:
       logits: [N, ..., 1].
       target: [N, ...] int32 in {0, 1, IGNORE}.
-      pos_weight: weight of foreground pixels; 1 weighs all alike.
+      pos_weight: weight of foreground pixels, >= 0; 1 weighs all alike.
 
     Returns:
       [N] float32.
@@ -106,8 +106,8 @@ def focal(logits: Array, target: Array, *, alpha: float, gamma: float) -> Array:
     Args:
       logits: [N, ..., K].
       target: [N, ...] int32 class ids or IGNORE.
-      alpha: weight of the foreground in [0, 1], the background has 1 - alpha; a plain
-        factor for K > 1. 0.25 in the source.
+      alpha: in [0, 1], weight of the foreground, the background has 1 - alpha; a
+        plain factor for K > 1. 0.25 in the source.
       gamma: >= 0, 0 leaves the cross-entropy; 2 in the source.
 
     Returns:
@@ -137,7 +137,7 @@ def focal_constant(
     Args:
       logits: [N, ..., K].
       target: [N, ...] int32 class ids or IGNORE.
-      alpha: plain factor; 0.8 in the source.
+      alpha: plain factor, >= 0; 0.8 in the source.
       gamma: >= 0; 2 in the source.
 
     Returns:
