@@ -201,7 +201,7 @@ def parse_literal(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return float(text) if text.lower() in ("nan", "inf", "-inf") else text
 
 

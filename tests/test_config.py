@@ -11,7 +11,14 @@ import pytest
 from jaxseg import config, parsing
 from jaxseg.errors import InputError
 from jaxseg.experiment import SCHEMAS
-from jaxseg.schema import freeze, keys_of, matches, nearest, out_of_bounds
+from jaxseg.schema import (
+    freeze,
+    keys_of,
+    matches,
+    nearest,
+    out_of_bounds,
+    parse_literal,
+)
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -386,6 +393,13 @@ def test_the_nearest_name_or_nothing():
         "; did you mean learning_rate?"
     )
     assert nearest("zzz", ["learning_rate", "name"]) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["{{'encoder': 1}}", "(" * 1000, "-" * 100_000 + "1"], ids=len
+)
+def test_text_that_python_cannot_read_stays_text(text):
+    assert parse_literal(text) == text
 
 
 @pytest.mark.parametrize(
