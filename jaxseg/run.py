@@ -124,7 +124,8 @@ def evaluate(
       InputError: the part is empty, or data and config are not those of the run.
     """
     _enable_compilation_cache(run_config)
-    with workdir.claim(folder):
+    fix = "free some, then the same command once more"
+    with workdir.claim(folder), files.explain_full_disk(folder, fix):
         built = build_experiment(run_config, folder / "split.csv")
         workdir.refuse_other_data(folder, built.dataset.content_hash)
         if not len(built.split.indices(part)):

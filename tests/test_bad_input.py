@@ -1,6 +1,7 @@
 """Bad input from end to end: exit code 2, expected, found and fix, and nothing left."""
 
 import csv
+import errno
 import html
 import importlib.util
 import json
@@ -15,7 +16,7 @@ import pytest
 from bad_sets import classes, halve, pairs, photo, stripe, write
 from PIL import Image
 
-from jaxseg import backend, config, experiment, files, hosts, loop, signals
+from jaxseg import backend, config, experiment, files, hosts, loop, run, signals
 from jaxseg.data.splits import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -565,6 +566,16 @@ def test_evaluate_wants_a_run_with_a_finished_epoch(call, stopped_run, tmp_path)
     code, error = call("evaluate", "--workdir", workdir, "--config.train.epoch=3")
     assert_message(code, error)
     assert "did you mean train.epochs?" in error
+
+
+def test_a_disk_that_fills_up_while_a_run_is_judged(call, stopped_run, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run, "build_experiment", write)
+    code, error = call("evaluate", "--workdir", stopped_run[1])
+    assert_message(code, error)
+    assert f"room to write in {stopped_run[1]}" in error
 
 
 # Skipping, and processes of their own.
