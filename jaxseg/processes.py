@@ -131,7 +131,7 @@ def run_jobs(jobs: Mapping[str, Job], slots: Sequence[Slot], folder: Path) -> No
     SIGINT and SIGTERM are handed on, and each run saves and stops.
 
     Raises:
-      InputError: some runs failed, or wait for one that did.
+      InputError: some runs failed, or wait for a file that none of them wrote.
       KeyboardInterrupt: after all runs have stopped for a signal.
     """
     running = _Running(folder)
@@ -209,11 +209,12 @@ class _Running:
             process.wait()
 
     def refuse_failures(self, never_begun: Sequence[str]) -> None:
-        if not self.failed:
+        if not self.failed and not never_begun:
             return
         ends = [f"{name} {_ending(code)}" for name, code in self.failed.items()]
         if never_begun:
-            ends.append(f"{shorten(never_begun)} waited for one of them")
+            what = "one of them" if self.failed else "a file that none of them wrote"
+            ends.append(f"{shorten(never_begun)} waited for {what}")
         raise InputError(
             "runs that all finish",
             "; ".join(ends),

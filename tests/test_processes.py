@@ -167,6 +167,16 @@ def test_a_failure_leaves_the_others_alone_and_is_told(tmp_path, capsys):
     assert "    no such folder\n" in capsys.readouterr().out
 
 
+def test_a_run_that_waits_for_what_no_other_writes_is_told(tmp_path):
+    jobs = {
+        "first": Job(python(WRITE, tmp_path / "first.txt")),
+        "orphan": Job(python(WRITE, tmp_path / "orphan.txt"), tmp_path / "split.csv"),
+    }
+    with pytest.raises(InputError) as caught:
+        processes.run_jobs(jobs, slots(2), tmp_path)
+    assert caught.value.found == "orphan waited for a file that none of them wrote"
+
+
 SAVER = """
     import signal, sys, time
     def save(*_):
