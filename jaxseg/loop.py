@@ -150,8 +150,8 @@ class _Training:
         started = time.monotonic()
         variables = train_state.inference_variables(self.state)
         summary, thresholds, tallies = self._judge(variables)
+        row = self._row(epoch, summary, speed)  # before the plateau sets a new rate
         is_best = self._count_epoch(epoch, summary)
-        row = self._row(epoch, summary, speed)
         picture = self.previews.draw(row, variables, thresholds)  # before it is saved
         self.progress.history = [*self.writer.history, row]
         self._save(self._score(summary) if is_best else -math.inf)

@@ -464,12 +464,20 @@ def test_a_signal_on_the_last_step_of_an_epoch_loses_no_validation(tiny, tmp_pat
     assert loop.restore(built, tmp_path, "best")[1].best_epoch == int(best["epoch"])
 
 
-def test_equal_values_leave_the_first_epoch_the_best(tiny, tmp_path, monkeypatch):
+def test_equal_values_leave_the_first_epoch_the_best_and_lower_the_next_rate(
+    tiny, tmp_path, monkeypatch
+):
     _, record = tiny
-    record = record | dict(train=record["train"] | dict(epochs=4, early_stop=3))
+    record = record | dict(
+        train=record["train"] | dict(epochs=4, early_stop=3),
+        optim=record["optim"] | dict(schedule="constant", warmup_epochs=0.0),
+    )
     script_losses(monkeypatch, [0.5, 0.4, 0.4, 0.4])
     built = experiment.build_experiment(parse(record))
     loop.train(built, tmp_path)
+    # Each row has the rate that its epoch trained with, as Keras logs it.
+    rates = [float(row["learning_rate"]) for row in writer.read_history(tmp_path)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-2, 5e-3])
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.best == 2 * built.phases[0].loader.steps_per_epoch
     checkpoints.close()
