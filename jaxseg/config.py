@@ -77,7 +77,7 @@ class Plateau:
     factor: float
     patience: int  # epochs
     min_delta: float
-    cooldown: int  # epochs
+    cooldown: int  # epochs; the last of them counts again, so 1 is as 0
     min_learning_rate: float
 
 

@@ -78,6 +78,11 @@ def _wrong_optim(optim: Optim) -> list[str]:
         problems.append(
             "config.optim.milestones is missing; schedule='step' needs epochs"
         )
+    if optim.milestones and optim.schedule != "step":
+        problems.append(
+            f"config.optim.milestones={optim.milestones} has no effect on "
+            f"config.optim.schedule={optim.schedule!r}; --config.optim.schedule=step"
+        )
     return problems
 
 

@@ -136,8 +136,9 @@ def advance_plateau(
     """Counts one epoch with the Keras rules; the new scale is `state.scale`.
 
     Improvement is `value < best - min_delta`, for mode 'max' of the negated value; the
-    rate is multiplied by `factor` after `patience` epochs without it, then `cooldown`
-    epochs are not counted. A metric that is not a number is never an improvement.
+    rate is multiplied by `factor` after `patience` epochs without it, then the next
+    `cooldown` - 1 epochs are not counted: a cooldown of 1 is as one of 0. A metric that
+    is not a number is never an improvement.
 
     Source: https://keras.io/api/callbacks/reduce_lr_on_plateau, run by
     `optax.contrib.reduce_on_plateau`, whose cooldown lasts one epoch longer and whose

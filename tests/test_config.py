@@ -202,6 +202,11 @@ def test_a_name_that_is_no_text_is_refused(problems):
         ("data.val_fraction=0.8", "leave nothing to train"),
         ("data.val_fraction=0.0", "val_fraction must be over 0"),
         ("optim.schedule=step", "config.optim.milestones is missing"),
+        (
+            "optim.milestones=(3,)",
+            "config.optim.milestones=(3,) has no effect on config.optim.schedule="
+            "'cosine'; --config.optim.schedule=step",
+        ),
         ("data.augment.hflip.p=1.5", "config.data.augment.hflip.p: expected 0 to 1"),
         ("optim.plateau={}", "config.optim.plateau.factor is missing"),
         ("optim.learning_rate=true", "config.optim.learning_rate: expected float"),

@@ -242,6 +242,21 @@ def test_the_plateau_by_hand():
     assert our_scales(plateau, values, "max") == [1.0, 1.0, 1.0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("cooldown", "scales"),
+    [
+        (0, [1.0, 0.5, 0.25, 0.125]),
+        (1, [1.0, 0.5, 0.25, 0.125]),
+        (2, [1.0, 0.5, 0.5, 0.25]),
+        (3, [1.0, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_one_epoch_less_than_the_cooldown_is_not_counted(cooldown, scales):
+    plateau = Plateau(0.5, 1, 0.0, cooldown, 0.0)
+    with jax.disable_jit():
+        assert our_scales(plateau, [0.5] * 4, "min") == scales
+
+
 def test_a_metric_that_is_not_a_number_is_no_improvement():
     plateau = Plateau(0.5, 1, 0.0, 0, 0.0)
     with jax.disable_jit():
