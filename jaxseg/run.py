@@ -78,7 +78,7 @@ def run(
 
     Raises:
       InputError: wrong data or config, or a folder of another run.
-      Interrupted: stopped by a signal; the same call goes on.
+      Interrupted: stopped by a signal; the same call, without `restart`, goes on.
     """
     cache_note = _enable_compilation_cache(run_config)
     fix = f"free some, then {signals.same_command()} goes on"

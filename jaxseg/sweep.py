@@ -48,7 +48,7 @@ def run_sweep(
 
     Raises:
       InputError: as `run.run`, or the folder holds a single run.
-      Interrupted: stopped by a signal; the same call goes on.
+      Interrupted: stopped by a signal; the same call, without `restart`, goes on.
     """
     _refuse_single_run(folder)
     if not hosts.is_alone():
