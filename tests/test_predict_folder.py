@@ -237,10 +237,10 @@ def test_it_goes_on_where_it_stopped(tmp_path, photos, monkeypatch):
     predict_folder(predictor, [str(photos)], whole, NOTHING)
     finish = folder.Store.finish
 
-    def stop_at_b(self, photo, row, pieces):
+    def stop_at_b(self, photo, *found):
         if photo.source == "deck/b.png":
             raise Stopped
-        finish(self, photo, row, pieces)
+        finish(self, photo, *found)
 
     with monkeypatch.context() as patch:
         patch.setattr(folder.Store, "finish", stop_at_b)
@@ -281,6 +281,30 @@ def test_what_changed_or_is_missing_is_done_again(tmp_path, photos, monkeypatch)
     assert written == list(SIZES)
 
 
+def test_what_changes_after_it_was_read_is_named_and_done_again(
+    tmp_path, photos, monkeypatch
+):
+    predictor = middle_threshold(tmp_path / "model", photos)
+    out, write_one = tmp_path / "out", folder._Work._write
+
+    def disturb(self, item):
+        if item.photo.source == "a.png":
+            write(photos / "a.png", photo(50, 50, seed=9))
+        elif item.photo.source == "deck/b.png":
+            (photos / "deck" / "b.png").unlink()
+        return write_one(self, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder._Work, "_write", disturb)
+        skipped = predict_folder(predictor, [str(photos)], out, NOTHING)
+    assert [source for source, _ in skipped] == ["a.png", "deck/b.png"]
+    assert [row["name"] for row in read_rows(out)] == ["deck/c.png"]
+    written = count_runs(monkeypatch, predictor)
+    assert predict_folder(predictor, [str(photos)], out, NOTHING) == []
+    assert written == ["a.png"]
+    assert mask_of(out, "a.png").shape == (50, 50)
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {scripts!r})
@@ -289,11 +313,11 @@ from jaxseg.predict.store import Store
 
 finish, calls = Store.finish, []
 
-def finish_or_die(self, photo, row, pieces):
+def finish_or_die(self, photo, *found):
     calls.append(photo)
     if len(calls) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    finish(self, photo, row, pieces)
+    finish(self, photo, *found)
 
 Store.finish = finish_or_die
 command_line.main(predict.run)

@@ -34,6 +34,7 @@ from jaxseg.predict.store import Entry, Store, open_store
 from jaxseg.progress import console, duration, track
 
 MUCH_LARGER = 2  # times the images of the training
+CHANGED = "was changed or removed while it was predicted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +57,18 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Read:
-    """A photo, and its pixels [h, w, C] or why there are none."""
+    """A photo as it was read: its pixels [h, w, C], or why there are none."""
 
     photo: Photo
-    image: np.ndarray | None
+    stamp: list[int] | None = None
+    image: np.ndarray | None = None
     problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Predicted:
     photo: Photo
+    stamp: list[int]
     size: tuple[int, int]
     image: np.ndarray | None  # where it is drawn
     finish: Callable[[], Result]
@@ -101,6 +104,9 @@ def predict_folder(
             with ThreadPoolExecutor(workers) as pool:
                 skipped = work.run(todo, pool)
         known |= {p.source: store.entry(p, work.files_of(p)) for p in todo}
+        lost = {p.source for p in todo if known[p.source] is None}
+        lost -= {source for source, _ in skipped}
+        skipped += [(source, CHANGED) for source in sorted(lost)]
         work.write_tables(list(known.values()), skipped)
         done = [photo for photo in photos if known[photo.source] is not None]
         if wanted.annotations == "labelme":
@@ -184,13 +190,16 @@ class _Work:
         channels = self._predictor.trained.preprocessing.channels
         try:
             with self._wait_for_turn(_pixels_of(photo)):
-                return _Read(photo, decode_image(photo.path.read_bytes(), channels))
+                stamp = photo.stamp()  # before: what comes later is another photo
+                image = decode_image(photo.path.read_bytes(), channels)
+                return _Read(photo, stamp, image)
         except TooLarge as error:
-            return _Read(photo, None, f"{error}, or --max-pixels with a larger number")
+            problem = f"{error}, or --max-pixels with a larger number"
         except UnreadableImage as error:
-            return _Read(photo, None, str(error))
+            problem = str(error)
         except OSError as error:
-            return _Read(photo, None, error.strerror)
+            problem = error.strerror
+        return _Read(photo, problem=problem)
 
     def _wait_for_turn(self, pixels: int) -> contextlib.AbstractContextManager:
         return self._turn if pixels > AHEAD_PIXELS else contextlib.nullcontext()
@@ -238,7 +247,7 @@ class _Work:
     def _predicted(self, item: _Read, finish: Callable[[], Result]) -> _Predicted:
         """Without the pixels where nothing is drawn on them."""
         image = item.image if self._wanted.overlays else None
-        return _Predicted(item.photo, item.image.shape[:2], image, finish)
+        return _Predicted(item.photo, item.stamp, item.image.shape[:2], image, finish)
 
     def _write_in_turn(self, item: _Predicted) -> int:
         with self._wait_for_turn(math.prod(item.size)):
@@ -267,7 +276,8 @@ class _Work:
                 path,
                 lambda p: pictures.save_overlay(p, item.image, result, photo.source),
             )
-        store.finish(photo, table.describe(photo, item.size, result), pieces)
+        row = table.describe(photo, item.size, result)
+        store.finish(photo, item.stamp, row, pieces)
         return math.prod(item.size)
 
     def _probability_ids(self) -> range:

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     """What is known of a photo that is done.
 
     Attributes:
-      stamp: of the photo, when it was predicted.
+      stamp: of the photo, when it was read.
       row: of results.csv, but for what was measured.
       pieces: what was measured, by class, or the tiles of a classifier; as JSON.
     """
@@ -60,10 +60,14 @@ class Store:
         return entry if entry.stamp == photo.stamp() else None
 
     def finish(
-        self, photo: Photo, row: Mapping[str, Any], pieces: Sequence[Mapping[str, Any]]
+        self,
+        photo: Photo,
+        stamp: list[int],
+        row: Mapping[str, Any],
+        pieces: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Notes that all files of a photo are written."""
-        written = {"source": photo.source, "stamp": photo.stamp()}
+        """Notes that all files of a photo, which had this stamp, are written."""
+        written = {"source": photo.source, "stamp": stamp}
         written = files.to_json({**written, "row": row, "pieces": pieces})
         line = json.dumps(written, allow_nan=False) + "\n"
         with self._writing:
