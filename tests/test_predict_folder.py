@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import jax
@@ -23,7 +24,7 @@ from jaxseg.data.images import decode_mask
 from jaxseg.datasets import coco, labelme
 from jaxseg.errors import InputError
 from jaxseg.measure import measure
-from jaxseg.predict import folder
+from jaxseg.predict import folder, reading
 from jaxseg.predict import photos as photos_module
 from jaxseg.predict.folder import Wanted, predict_folder, refuse_broken
 from jaxseg.report import component_table
@@ -382,12 +383,36 @@ def test_large_images_are_decoded_and_written_one_at_a_time(
 
         return alone
 
-    monkeypatch.setattr(folder, "decode_image", counted(folder.decode_image))
+    monkeypatch.setattr(reading, "decode_image", counted(reading.decode_image))
     monkeypatch.setattr(folder._Work, "_write", counted(folder._Work._write))
     predict_folder(predictor, [str(photos)], tmp_path / "out", NOTHING)
     assert max(most) == 1
     assert len(most) == 2 * len(SIZES)
     assert len(read_rows(tmp_path / "out")) == len(SIZES)
+
+
+@pytest.mark.parametrize("wanted", [NOTHING, EVERYTHING])
+def test_photos_are_not_held_by_the_batch(tmp_path, monkeypatch, wanted):
+    """Only those that are read, written, or, to be drawn, predicted."""
+    for i in range(14):
+        write(tmp_path / "photos" / f"{i:02d}.png", photo(60, 60, seed=i))
+    save_tiny(tmp_path / "model", thresholds={"mask": 0.5})
+    predictor = jaxseg.load(tmp_path / "model", batch_size=8, precision="float32")
+    monkeypatch.setattr(folder, "AHEAD_PIXELS", 1)
+    monkeypatch.setattr(photos_module, "AHEAD_PIXELS", 1)
+    alive, most, decode = set(), [], reading.decode_image
+
+    def decode_watched(data, channels):
+        image, name = decode(data, channels), len(most)
+        alive.add(name)
+        weakref.finalize(image, alive.discard, name)
+        most.append(len(alive))
+        return image
+
+    monkeypatch.setattr(reading, "decode_image", decode_watched)
+    predict_folder(predictor, [str(tmp_path / "photos")], tmp_path / "out", wanted)
+    assert len(most) == len(read_rows(tmp_path / "out")) == 14
+    assert max(most) <= 6
 
 
 def test_broken_files_are_named_and_the_others_done(tmp_path, photos):

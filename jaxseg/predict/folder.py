@@ -6,7 +6,6 @@ Threads read the next images and write the last results while the device compute
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import os
 import threading
@@ -19,16 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxseg import files
-from jaxseg.data.images import (
-    TooLarge,
-    UnreadableImage,
-    count_pixels,
-    decode_image,
-)
+from jaxseg.data.images import count_pixels
 from jaxseg.errors import InputError, shorten
 from jaxseg.predict import annotate, measuring, pictures, table
 from jaxseg.predict.photos import AHEAD_PIXELS, Photo, in_order, list_photos
 from jaxseg.predict.predictor import Predictor
+from jaxseg.predict.reading import Read, read_photo
 from jaxseg.predict.result import Result
 from jaxseg.predict.store import Entry, Store, open_store
 from jaxseg.progress import console, duration, track
@@ -56,21 +51,11 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Read:
-    """A photo as it was read: its pixels [h, w, C], or why there are none."""
-
-    photo: Photo
-    stamp: list[int] | None = None
-    image: np.ndarray | None = None
-    problem: str = ""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class _Predicted:
     photo: Photo
     stamp: list[int]
     size: tuple[int, int]
-    image: np.ndarray | None  # where it is drawn
+    image: np.ndarray | None
     finish: Callable[[], Result]
 
 
@@ -166,7 +151,9 @@ class _Work:
         self._compile()
         ready = time.monotonic()
         skipped, pixels, done = [], 0, 0
-        read = self._readable(in_order(pool, self._read, photos, _pixels_of), skipped)
+        read = self._readable(
+            in_order(pool, self._read_in_turn, photos, _pixels_of), skipped
+        )
         written = in_order(
             pool, self._write_in_turn, self._predict(read), lambda p: math.prod(p.size)
         )
@@ -186,34 +173,24 @@ class _Work:
         empty = np.zeros((plan.batch_size, *plan.size, channels), np.uint8)
         self._predictor.run(empty, plan.batch_size)
 
-    def _read(self, photo: Photo) -> _Read:
-        channels = self._predictor.trained.preprocessing.channels
-        try:
-            with self._wait_for_turn(_pixels_of(photo)):
-                stamp = photo.stamp()  # before: what comes later is another photo
-                image = decode_image(photo.path.read_bytes(), channels)
-                return _Read(photo, stamp, image)
-        except TooLarge as error:
-            problem = f"{error}, or --max-pixels with a larger number"
-        except UnreadableImage as error:
-            problem = str(error)
-        except OSError as error:
-            problem = error.strerror
-        return _Read(photo, problem=problem)
+    def _read_in_turn(self, photo: Photo) -> Read:
+        keep = self._wanted.overlays
+        with self._wait_for_turn(_pixels_of(photo)):
+            return read_photo(photo, self._predictor, keep_image=keep)
 
     def _wait_for_turn(self, pixels: int) -> contextlib.AbstractContextManager:
         return self._turn if pixels > AHEAD_PIXELS else contextlib.nullcontext()
 
-    def _readable(self, read: Iterator[_Read], skipped: list) -> Iterator[_Read]:
+    def _readable(self, read: Iterator[Read], skipped: list) -> Iterator[Read]:
         for item in read:
-            if item.image is None:
+            if item.pixels is None:
                 skipped.append((item.photo.source, item.problem))
             else:
                 self._warn_of_scale(item)
                 yield item
             del item  # it is large, and the next one is read now
 
-    def _predict(self, read: Iterator[_Read]) -> Iterator[_Predicted]:
+    def _predict(self, read: Iterator[Read]) -> Iterator[_Predicted]:
         """In batches over images where whole images are predicted.
 
         The next batch is read and computed while the last one is written.
@@ -221,14 +198,14 @@ class _Work:
         predictor = self._predictor
         if predictor.plan.tiled:
             for item in read:
-                result = predictor.tile(item.image, self._dtype)
-                yield self._predicted(item, functools.partial(_same, result))
+                result = predictor.tile(item.pixels, self._dtype)
+                yield _predicted(item, functools.partial(_same, result))
                 del item, result  # before the next one is read
             return
         with ThreadPoolExecutor(1) as device:
             previous = None
-            while batch := list(itertools.islice(read, predictor.plan.batch_size)):
-                inputs = np.stack([predictor.fit(item.image) for item in batch])
+            for batch in self._batches(read):
+                inputs = np.stack([item.pixels for item in batch])
                 ahead = device.submit(predictor.run, inputs, predictor.plan.batch_size)
                 if previous:
                     yield from self._unpack(*previous)
@@ -236,18 +213,27 @@ class _Work:
             if previous:
                 yield from self._unpack(*previous)
 
-    def _unpack(self, batch: list[_Read], ahead) -> Iterator[_Predicted]:
+    def _batches(self, read: Iterator[Read]) -> Iterator[list[Read]]:
+        """Smaller ones where photos are kept to be drawn, and large."""
+        batch, held = [], 0
+        for item in read:
+            batch.append(item)
+            held += 0 if item.image is None else math.prod(item.size)
+            del item
+            if len(batch) == self._predictor.plan.batch_size or held >= AHEAD_PIXELS:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
+
+    def _unpack(self, batch: list[Read], ahead) -> Iterator[_Predicted]:
         outputs = ahead.result()
         for i, item in enumerate(batch):
             probs = {name: values[i] for name, values in outputs.items()}
-            size = item.image.shape[:2]
-            finish = functools.partial(self._predictor.finish, probs, size, self._dtype)
-            yield self._predicted(item, finish)
-
-    def _predicted(self, item: _Read, finish: Callable[[], Result]) -> _Predicted:
-        """Without the pixels where nothing is drawn on them."""
-        image = item.image if self._wanted.overlays else None
-        return _Predicted(item.photo, item.stamp, item.image.shape[:2], image, finish)
+            finish = functools.partial(
+                self._predictor.finish, probs, item.size, self._dtype
+            )
+            yield _predicted(item, finish)
 
     def _write_in_turn(self, item: _Predicted) -> int:
         with self._wait_for_turn(math.prod(item.size)):
@@ -284,14 +270,14 @@ class _Work:
         """Classes with a probability of their own: all but the background."""
         return range(1, len(self._predictor.classes))
 
-    def _warn_of_scale(self, item: _Read) -> None:
+    def _warn_of_scale(self, item: Read) -> None:
         """Says once that images are shrunk far more than those of the training."""
         known = self._predictor.trained.preprocessing.source_size
-        sides = zip(item.image.shape[:2], known, strict=True)
+        sides = zip(item.size, known, strict=True)
         factor = max(side / other for side, other in sides)
         if not self._has_warned and factor > MUCH_LARGER:
             self._has_warned = True
-            height, width = item.image.shape[:2]
+            height, width = item.size
             console.print(
                 f"WARNING: {item.photo.source} has {height} x {width} pixels, the "
                 f"images of the training about {known[0]:g} x {known[1]:g}; it is "
@@ -299,6 +285,11 @@ class _Work:
                 "the scale of the training",
                 markup=False,
             )
+
+
+def _predicted(item: Read, finish: Callable[[], Result]) -> _Predicted:
+    """Without the pixels that the network had."""
+    return _Predicted(item.photo, item.stamp, item.size, item.image, finish)
 
 
 def _same(result: Result) -> Result:
