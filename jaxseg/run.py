@@ -25,6 +25,7 @@ from jaxseg import (
     parallel,
     paths,
     signals,
+    trained,
     workdir,
     writer,
 )
@@ -117,8 +118,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Judges an epoch of a run folder on a part; writes `folder`/`part` anew.
 
-    The last epoch, of a stopped run perhaps unfinished, has thresholds and a folder of
-    its own, `folder`/`part`_last; the model of the run stays the best.
+    The best epoch of a finished run is judged at the thresholds of its model. The last
+    one, of a stopped run perhaps unfinished, has thresholds and a folder of its own,
+    `folder`/`part`_last; the model of the run stays the best.
 
     Raises:
       InputError: the part is empty, or data and config are not those of the run.
@@ -133,12 +135,15 @@ def evaluate(
                 f"images in the {part} part", "none", "--split with another part"
             )
         variables, progress = loop.restore(built, folder, epoch)
+        stored = None
         if epoch == "best":
+            if workdir.is_finished(folder):
+                stored = trained.restore(folder / "model").thresholds
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
         else:
             console.print(f"- last epoch: {len(progress.history)}")
-        validation = judge.validate(built, variables)
+        validation = judge.validate(built, variables, stored)
         out = folder / (part if epoch == "best" else f"{part}_last")
         summary = judge.judge(built, variables, validation, part, out)
         if workdir.is_finished(folder) and out.name == workdir.judged_part(folder):

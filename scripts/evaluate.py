@@ -1,8 +1,9 @@
-"""Judges a finished run on one of its parts, at the threshold of its validation set.
+"""Judges a finished run on one of its parts, at the threshold that its model stores.
 
     python scripts/evaluate.py --workdir runs/sdnet --split test
 
-Writes <workdir>/<split>/ anew and prints the table; --epoch last writes <split>_last/.
+Writes <workdir>/<split>/ anew and prints the table; --epoch last writes <split>_last/,
+at a threshold of its own, as the model is that of the best epoch.
 Exit codes: 0 done; 2 wrong input.
 """
 

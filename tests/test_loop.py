@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
 from jaxseg.data.cache import Decoder
 from jaxseg.errors import InputError
+from jaxseg.report import finished
 from jaxseg.report.previews import Previews
 from jaxseg.thresholds import Threshold
 
@@ -411,6 +413,23 @@ def test_evaluate_gives_the_numbers_of_the_run(uninterrupted):
     assert (workdir / "report.html").is_file()
     for name, value in before.items():
         assert summary[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_evaluate_judges_at_the_stored_thresholds(uninterrupted, tmp_path):
+    """And so does the report, whose sliders are those of the model."""
+    workdir = shutil.copytree(uninterrupted / "run", tmp_path / "run")
+    description = json.loads((workdir / "model" / "model.json").read_text())
+    stored = {"image": 0.0, "mask": 1.0}
+    for kind, chosen in description["thresholds"].items():
+        chosen["value"] = stored[kind]
+    (workdir / "model" / "model.json").write_text(json.dumps(description))
+    summary = run.evaluate(parse(tree(uninterrupted)), workdir, "test")
+    assert summary["recall"] == 1
+    judged = finished.read_run(workdir)
+    assert {kind: t["value"] for kind, t in judged.thresholds.items()} == stored
+    assert judged.decisions.all()
+    assert not judged.evidence["confusions"][:, :, 1].any()
+    assert len(judged.evidence["val_score"])
 
 
 def test_the_last_epoch_is_judged_beside_the_best(uninterrupted):

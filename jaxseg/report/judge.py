@@ -40,10 +40,16 @@ class Validation(NamedTuple):
     scores: evidence.Evidence
 
 
-def validate(experiment: Experiment, variables: Any) -> Validation:
-    """The thresholds of the validation set; notes on degenerate ones are printed."""
+def validate(
+    experiment: Experiment, variables: Any, stored: Thresholds | None = None
+) -> Validation:
+    """The thresholds of the validation set; notes on degenerate ones are printed.
+
+    Args:
+      stored: those of the run's model, chosen once and for all; None chooses.
+    """
     task, counts = experiment.task, _counts(experiment, variables, "val")
-    thresholds = task.choose_thresholds(counts)
+    thresholds = task.choose_thresholds(counts) if stored is None else stored
     for kind, chosen in thresholds.items():
         note = f"; {chosen.note}" if chosen.note else ""
         console.print(
