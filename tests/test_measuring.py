@@ -10,7 +10,7 @@ from test_measure import bar
 from jaxseg import files
 from jaxseg.measure import measure
 from jaxseg.predict import measuring
-from jaxseg.predict.measuring import Found, foreground_levels, measure_classes
+from jaxseg.predict.measuring import Found, measure_classes
 
 CLASSES = ("wall", "crack", "rust")
 
@@ -105,10 +105,3 @@ def test_what_was_found_survives_the_journal():
         for read, written in zip(again.components, one.components, strict=True):
             assert tuple(read.box) == written.box
         assert str(again.columns(0.2)) == str(one.columns(0.2))
-
-
-def test_levels_of_the_foreground_are_all_but_the_background():
-    one = np.uint8([[[7], [255]]])
-    np.testing.assert_array_equal(foreground_levels(one), [[7, 255]])
-    three = np.uint16([[[65535, 0, 0], [5, 65000, 530]]])
-    np.testing.assert_array_equal(foreground_levels(three), [[0, 65530]])

@@ -127,6 +127,29 @@ def test_tables_have_the_measurements_of_the_masks(tmp_path, photos):
     assert {row["name"] for row in pieces} == {"'=1.png", *SIZES}
 
 
+@pytest.mark.parametrize("wanted", [NOTHING, EVERYTHING])
+def test_a_piece_has_the_mean_probability_of_its_class(tmp_path, photos, wanted):
+    """Of three: what other classes than the background have together is more."""
+    save_tiny(tmp_path / "model", classes=tiny.THREE)
+    predictor = jaxseg.load(tmp_path / "model", precision="float32")
+    out = tmp_path / "out"
+    predict_folder(predictor, [str(photos)], out, wanted)
+    pieces = read_rows(out, "components.csv")
+    assert {piece["class"] for piece in pieces} == set(tiny.THREE[1:])
+    for name in SIZES:
+        result = predictor.predict(photos / name)
+        for class_id, kind in enumerate(tiny.THREE[1:], start=1):
+            probs = result.probabilities[..., class_id]
+            true = measure(result.mask == class_id, scores=probs)
+            mine = [
+                float(piece["score"])
+                for piece in pieces
+                if (piece["name"], piece["class"]) == (name, kind)
+            ]
+            expected = [one.score for one in sorted(true, key=lambda one: one.box[:2])]
+            assert mine == pytest.approx(expected, abs=0.003)
+
+
 def test_millimetres_need_no_second_prediction(tmp_path, photos, monkeypatch):
     predictor = middle_threshold(tmp_path / "model", photos)
     out = tmp_path / "out"

@@ -68,13 +68,6 @@ class Found(NamedTuple):
         return cls(found["number"], [Component(**one) for one in known])
 
 
-def foreground_levels(probabilities: np.ndarray) -> np.ndarray:
-    """[H, W] of [H, W, K] uint8 or uint16: of any class but the background."""
-    if probabilities.shape[-1] == 1:
-        return probabilities[..., 0]
-    return np.iinfo(probabilities.dtype).max - probabilities[..., 0]
-
-
 def measure_classes(
     mask: np.ndarray, levels: np.ndarray, classes: Sequence[str]
 ) -> list[Found]:
@@ -82,8 +75,8 @@ def measure_classes(
 
     Args:
       mask: [H, W] uint8 class ids.
-      levels: [H, W] uint8 or uint16, the largest number of the type is 1: the scores
-        of `Component.score`.
+      levels: [H, W] uint8 or uint16, the largest number of the type is 1: the
+        probability of the decided class, for `Component.score`.
     """
     return [_find(mask, levels, class_id) for class_id in range(1, len(classes))]
 

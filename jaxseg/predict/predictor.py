@@ -36,7 +36,7 @@ from jaxseg.infer import Strip, enlarge, enlarge_strips
 from jaxseg.predict.plan import Plan, make_plan
 from jaxseg.predict.result import Result, Watch
 from jaxseg.predict.tiles import tiles_of
-from jaxseg.report.overlays import decide, foreground_score
+from jaxseg.report.overlays import decide
 from jaxseg.trained import Trained, restore
 
 Probs = Mapping[str, np.ndarray]
@@ -100,8 +100,8 @@ class Predictor:
 
         Args:
           dtype: of the probabilities: np.float32; np.uint16 for round(65535 p);
-            np.uint8 for round(255 p) of any class but the background, K = 1; None
-            leaves them out.
+            np.uint8 for round(255 p) of the only foreground class, or of several
+            classes of the decided one, K = 1; None leaves them out.
         """
         if self.plan.tiled:
             yield from (self.tile(image, dtype) for image in images)
@@ -217,7 +217,7 @@ class Predictor:
             if dtype is None:
                 continue
             if dtype is np.uint8:
-                strip = foreground_score(strip)[..., None]
+                strip = strip.max(-1, keepdims=True)
             if kept is None:
                 kept = np.empty((*size, strip.shape[-1]), dtype)
             whole = 1 if dtype is np.float32 else np.float32(np.iinfo(dtype).max)
