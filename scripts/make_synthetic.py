@@ -128,7 +128,7 @@ def require_empty(out: Path) -> None:
         raise InputError(
             "--out to be a new or an empty folder",
             f"'{out}' is a file" if out.is_file() else f"'{out}' is not empty",
-            f"--out '{out.with_name(out.name + '_new')}'",
+            f"--out '{out}_new'",
         )
 
 
@@ -175,15 +175,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Renders and writes; returns the exit code."""
     args = parse_arguments(arguments)
+    out = args.out.resolve()  # '.' and links have no place of their own
     try:
-        require_empty(args.out)
+        require_empty(out)
         crops = render_layout(args.layout, args.num, args.seed)
-        with synthetic.complete_folder(args.out) as folder:
+        with synthetic.complete_folder(out, "--out /path/you/can/write") as folder:
             LAYOUTS[args.layout](folder, show_progress(crops, args.num))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    files = sum(path.is_file() for path in args.out.rglob("*"))
+    files = sum(path.is_file() for path in out.rglob("*"))
     print(f"{files} files of {args.num} photographs in {args.out}")
     return 0
 

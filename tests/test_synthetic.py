@@ -152,7 +152,7 @@ def test_interrupted_rendering_leaves_nothing_behind(tmp_path):
     target = tmp_path / "set"
 
     def interrupt():
-        with synthetic.complete_folder(target) as folder:
+        with synthetic.complete_folder(target, "") as folder:
             (folder / "half.png").touch()
             raise KeyboardInterrupt
 
@@ -163,11 +163,38 @@ def test_interrupted_rendering_leaves_nothing_behind(tmp_path):
 
 def test_a_set_that_another_process_finished_first_stays(tmp_path):
     target = tmp_path / "set"
-    with synthetic.complete_folder(target) as folder:
+    with synthetic.complete_folder(target, "") as folder:
         (folder / "slow.png").touch()
         target.mkdir()
         (target / "fast.png").touch()
     assert [path.name for path in tmp_path.rglob("*.png")] == ["fast.png"]
+
+
+def test_an_empty_folder_is_filled_and_not_replaced(tmp_path):
+    """A disk may be mounted on it, and the shell of the user be in it."""
+    before = tmp_path.stat().st_ino
+    with synthetic.complete_folder(tmp_path, "") as folder:
+        (folder / "images").mkdir()
+        (folder / "images" / "a.png").touch()
+        assert [path.name for path in tmp_path.glob("*") if path != folder] == []
+    assert tmp_path.stat().st_ino == before
+    assert sorted(tmp_path.rglob("*")) == [
+        tmp_path / "images",
+        tmp_path / "images" / "a.png",
+    ]
+
+
+def test_what_cannot_take_its_place_is_no_success(tmp_path):
+    target = tmp_path / "set"
+
+    def write():
+        with synthetic.complete_folder(target, "") as folder:
+            (folder / "a.png").touch()
+            target.touch()
+
+    with pytest.raises(NotADirectoryError):
+        write()
+    assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +275,38 @@ def test_the_script_ends_with_2_and_no_traceback_on_a_folder_in_use(tmp_path):
     assert "is not empty" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("place", [".", "link", "lost", "new"])
+def test_the_script_writes_where_it_says(tmp_path, monkeypatch, capsys, place):
+    """Into an empty working folder, behind links, or where nothing is yet."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    if place == "link":
+        (tmp_path / "other").mkdir()
+    if place in ("link", "lost"):
+        Path(place).symlink_to(tmp_path / "other")
+
+    def write(folder, crops):
+        (folder / "a.png").touch()
+
+    script = load_script()
+    monkeypatch.setitem(script.LAYOUTS, "sdnet2018", write)
+    assert script.main(["--layout", "sdnet2018", "--out", place]) == 0
+    assert "1 files of" in capsys.readouterr().out
+    assert (Path(place) / "a.png").is_file()
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["a.png"]
+
+
+def test_the_script_names_its_own_option(tmp_path, monkeypatch, capsys):
+    script = load_script()
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "set")
+    assert script.main(["--layout", "sdnet2018", "--out", place]) == 2
+    assert "--out /path/you/can/write" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert script.main(["--layout", "sdnet2018", "--out", "."]) == 2
+    assert f"--out '{tmp_path}_new'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def scan(root: Path, *, num_photos: int, seed: int) -> Listing:
         raise InputError("data.seed to be 0 or more", f"{seed}", "--config.data.seed=0")
     target = root / f"{num_photos}_photos_seed_{seed}_v{render.VERSION}"
     if not target.is_dir():
-        with complete_folder(target) as folder:
+        fix = listing.set_dir("/path/you/can/write")
+        with complete_folder(target, fix) as folder:
             write_segmentation(folder, segmentation_crops(num_photos, seed))
     found = folder_segmentation.scan(
         target,
@@ -99,26 +100,38 @@ def save(pixels: np.ndarray, path: Path, **options: int) -> None:
 
 
 @contextlib.contextmanager
-def complete_folder(target: Path) -> Iterator[Path]:
+def complete_folder(target: Path, fix: str) -> Iterator[Path]:
     """A folder to write into that becomes `target` when the block ends without error.
 
-    Where another process was faster, its folder stays and ours is dropped.
+    An empty `target` is filled at the end: it may be where a disk is mounted, or where
+    somebody works. Where another process was faster, its folder stays and ours is
+    dropped.
+
+    Args:
+      fix: for the message, another target.
 
     Raises:
       InputError: the folder above cannot be written.
     """
-    partial = target.absolute().with_name(f".{target.name}.{uuid.uuid4().hex}")
+    target = target.absolute()
+    is_there = target.is_dir() and not any(target.iterdir())
+    above = target if is_there else target.parent
+    partial = above / f".{target.name}.{uuid.uuid4().hex}"
     try:
         partial.mkdir(parents=True)
     except OSError as error:
         raise InputError(
             f"a folder that can be written for '{target.name}'",
-            f"'{target.parent}': {error.strerror}",
-            listing.set_dir("/path/you/can/write"),
+            f"'{above}': {error.strerror}",
+            fix,
         ) from None
     try:
         yield partial
-        _rename(partial, target)
+        if is_there:
+            for path in sorted(partial.iterdir()):
+                path.rename(target / path.name)
+        else:
+            _rename(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -128,5 +141,5 @@ def _rename(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
-        if not target.is_dir():
+        if not (target.is_dir() and any(target.iterdir())):
             raise
