@@ -213,6 +213,19 @@ def test_what_stands_in_the_way_of_belief_is_said(tmp_path):
     assert "The image threshold 0.5: no positive image." in warnings_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("f1", "best", "is_said"),
+    [(0.0, 0.9, True), (0.87, 0.9001, True), (0.875, 0.9, False), (None, 0.9, False)],
+)
+def test_a_threshold_that_does_not_fit_is_said(tmp_path, f1, best, is_said):
+    make_finished(tmp_path, "binary", n=300)
+    found = {"optimistic_f1": best, "optimistic_threshold": 0.25}
+    edit(tmp_path / "test" / "metrics.json", f1=f1, **found)
+    said = warnings_of(tmp_path)
+    assert ("in hindsight, 0.25, F1 would be 0.9" in said) == is_said
+    assert (f"instead of {f1 or 0:.4f}" in said) == is_said
+
+
 def test_a_good_run_is_not_warned_of(tmp_path):
     make_finished(tmp_path, "binary", n=300)
     assert warnings_of(tmp_path) == ""
@@ -332,6 +345,23 @@ def test_differences_are_drawn_in_pairs(tmp_path):
     assert high - low < high_alone - low_alone
     make_finished(tmp_path / "c", "binary", n=190)
     assert headline.differences(first, read_run(tmp_path / "c")) == {}
+
+
+def test_runs_of_different_tasks_differ_in_what_both_have(tmp_path):
+    for kind in ("joint", "masks", "binary"):
+        make_finished(tmp_path / kind, kind, n=200)
+    joint, masks, binary = (
+        read_run(tmp_path / kind) for kind in ("joint", "masks", "binary")
+    )
+    found = headline.differences(joint, masks)
+    assert set(found) == set(headline.intervals_of(masks))
+    assert {"dice/crack/pooled", "iou/crack/per_image", "false_alarm_rate"} <= set(
+        found
+    )
+    for name, (low, high) in found.items():
+        assert low <= masks.metrics[name] - joint.metrics[name] <= high, name
+    assert set(headline.differences(joint, binary)) >= {"recall", "ap"}
+    assert headline.differences(masks, binary) == {}
 
 
 def test_runs_of_other_images_are_marked_and_seven_refused(tmp_path):

@@ -81,12 +81,12 @@ def _thresholds(run: FinishedRun) -> Iterator[str]:
                 "range: the scores are badly scaled, and new images may all fall on "
                 "one side of it."
             )
-    gain = (run.metrics.get("optimistic_f1") or 0) - (run.metrics.get("f1") or 1)
-    if gain > MUCH_BETTER:
+    best, reached = run.metrics.get("optimistic_f1"), run.metrics.get("f1")
+    if None not in (best, reached) and best - reached > MUCH_BETTER:
         yield (
             "The threshold of the validation part does not fit well: with the best one "
             f"in hindsight, {run.metrics['optimistic_threshold']:.4g}, F1 would be "
-            f"{run.metrics['optimistic_f1']:.4f} instead of {run.metrics['f1']:.4f}."
+            f"{best:.4f} instead of {reached:.4f}."
         )
 
 

@@ -31,21 +31,23 @@ def differences(first: FinishedRun, other: FinishedRun) -> dict[str, Interval]:
     Narrower than those of the two would suggest, because both runs find the same images
     hard. {} if they were judged on different images.
     """
-    found = {}
-    if first.names == other.names:
-        pairs = zip(weighted(first), weighted(other), strict=False)
-        for ours, theirs in pairs:
-            found |= bootstrap.intervals(_Gap(ours, theirs), first.groups)
-    return found
+    if first.names != other.names:
+        return {}
+    return bootstrap.intervals(_Gap(weighted(first), weighted(other)), first.groups)
 
 
 class _Gap(NamedTuple):
-    ours: bootstrap.Weighted
-    theirs: bootstrap.Weighted
+    ours: list[bootstrap.Weighted]
+    theirs: list[bootstrap.Weighted]
 
     def __call__(self, weight: np.ndarray) -> dict[str, float]:
-        first, other = self.ours(weight), self.theirs(weight)
+        first, other = _together(self.ours, weight), _together(self.theirs, weight)
         return {name: other[name] - first[name] for name in first if name in other}
+
+
+def _together(metrics: list[bootstrap.Weighted], weight: np.ndarray) -> dict:
+    """Of runs of different tasks other metrics are those with the same names."""
+    return {name: value for one in metrics for name, value in one(weight).items()}
 
 
 def weighted(run: FinishedRun) -> list[bootstrap.Weighted]:
