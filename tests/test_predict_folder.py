@@ -577,6 +577,45 @@ def test_files_and_patterns(tmp_path, photos):
     assert [r["name"] for r in read_rows(tmp_path / "two")] == list(SIZES)
 
 
+def test_a_pattern_holds_where_the_working_folder_has_brackets(tmp_path, monkeypatch):
+    write(tmp_path / "Survey [2024]" / "photos" / "a.png", photo(8, 8))
+    write(tmp_path / "Survey 2" / "photos" / "b.png", photo(8, 8))
+    monkeypatch.chdir(tmp_path / "Survey [2024]")
+    for pattern, source in (
+        ("photos/*.png", "a.png"),
+        ("**/*.png", "photos/a.png"),
+        ("../Survey [[]2*/photos/*", "Survey [2024]/photos/a.png"),
+    ):
+        [found] = photos_module.list_photos([pattern], tmp_path / "out").photos
+        assert found.path == tmp_path / "Survey [2024]" / "photos" / "a.png"
+        assert found.source == source
+
+
+def test_nothing_is_left_out_without_a_word(tmp_path, photos, monkeypatch, capsys):
+    predictor = middle_threshold(tmp_path / "model", photos)
+    for name in ("x.heic", "deck/y.heic", "deck/z.gif"):
+        (photos / name).touch()
+    listed = photos_module.list_photos([str(photos / "x.heic")], photos / "found")
+    assert [found.source for found in listed.photos] == ["x.heic"]  # asked for by name
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path) == str(photos / "deck"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    capsys.readouterr()
+    assert predict_folder(predictor, [str(photos)], photos / "found", NOTHING) == []
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 files are no images and were ignored: .heic 2, .gif 1." in said
+    monkeypatch.setattr(os, "scandir", refuse)
+    skipped = predict_folder(predictor, [str(photos)], photos / "found", NOTHING)
+    assert skipped == [("deck", "Permission denied")]
+    assert [row["name"] for row in read_rows(photos / "found")] == ["a.png"]
+    with pytest.raises(InputError, match="Permission denied"):
+        photos_module.list_photos([str(photos / "deck")], tmp_path / "out")
+
+
 def test_results_of_another_model_or_of_none_are_refused(tmp_path, photos):
     predictor = middle_threshold(tmp_path / "model", photos)
     out = tmp_path / "out"

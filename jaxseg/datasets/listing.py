@@ -9,7 +9,7 @@ import collections
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from jaxseg.errors import InputError, shorten
@@ -62,9 +62,12 @@ def list_folders(folder: Path) -> list[Path]:
 def note_ignored(root: Path) -> tuple[str, ...]:
     """A note on files that are no images, if they are many."""
     ignored = [path for path in list_files(root) if not is_image(path)]
-    if len(ignored) < MANY_FILES:
-        return ()
-    return (f"{len(ignored)} files are no images and were ignored: {_kinds(ignored)}.",)
+    return (describe_ignored(ignored),) if len(ignored) >= MANY_FILES else ()
+
+
+def describe_ignored(paths: Sequence[Path]) -> str:
+    """How many files of which kind are no images."""
+    return f"{len(paths)} files are no images and were ignored: {_kinds(paths)}."
 
 
 def by_id(paths: Iterable[Path], folder: Path, prefix: str = "") -> dict[str, Path]:
@@ -259,7 +262,7 @@ def describe(root: Path) -> str:
     return " and ".join(parts)
 
 
-def _kinds(paths: list[Path]) -> str:
+def _kinds(paths: Sequence[Path]) -> str:
     """Extensions and how many files have them, most frequent first."""
     counts = collections.Counter(path.suffix or "none" for path in paths)
     return shorten(f"{suffix} {count}" for suffix, count in counts.most_common())

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxseg import files
 from jaxseg.data.images import count_pixels
+from jaxseg.datasets import listing
 from jaxseg.errors import InputError, shorten
 from jaxseg.predict import annotate, measuring, pictures, table
 from jaxseg.predict.photos import AHEAD_PIXELS, Photo, in_order, list_photos
@@ -68,13 +69,15 @@ def predict_folder(
       images: folders, files and patterns.
 
     Returns:
-      (source, reason) of the images that could not be read.
+      (source, reason) of the images, and folders, that could not be read.
 
     Raises:
       InputError: no images; a folder of other results; wishes that do not fit.
     """
     _refuse_wishes(predictor, wanted)
-    photos = list_photos(images, out)
+    photos, skipped, ignored = list_photos(images, out)
+    if ignored:
+        console.print(f"- {listing.describe_ignored(ignored)}", markup=False)
     fix = "free some, then the same command goes on"
     identity = _identity(predictor, photos[0])
     with open_store(out, identity) as store, files.explain_full_disk(out, fix):
@@ -83,11 +86,10 @@ def predict_folder(
         todo = [photo for photo in photos if known[photo.source] is None]
         if len(todo) < len(photos):
             console.print(f"- {len(photos) - len(todo)} images are done already")
-        skipped = []
         if todo:
             workers = os.cpu_count() or 1
             with ThreadPoolExecutor(workers) as pool:
-                skipped = work.run(todo, pool)
+                skipped += work.run(todo, pool)
         known |= {p.source: store.entry(p, work.files_of(p)) for p in todo}
         lost = {p.source for p in todo if known[p.source] is None}
         lost -= {source for source, _ in skipped}

@@ -8,11 +8,12 @@ import collections
 import dataclasses
 import glob
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from jaxseg.datasets import listing
 from jaxseg.errors import InputError
@@ -45,7 +46,20 @@ class Photo:
         return [status.st_size, status.st_mtime_ns]
 
 
-def list_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
+class Listed(NamedTuple):
+    """What is there to predict.
+
+    Attributes:
+      skipped: (source, reason) of folders that cannot be read.
+      ignored: files that are no images by their names.
+    """
+
+    photos: list[Photo]
+    skipped: list[tuple[str, str]]
+    ignored: list[Path]
+
+
+def list_photos(wanted: Sequence[str], out: Path) -> Listed:
     """The images of folders (with their sub-folders), files and patterns, sorted.
 
     Hidden files, and what is below `out`, are left out.
@@ -53,46 +67,56 @@ def list_photos(wanted: Sequence[str], out: Path) -> list[Photo]:
     Raises:
       InputError: nothing is there, or no image.
     """
-    roots, paths = [], []
-    for text in wanted:
-        root, found = _find(text)
-        roots.append(root)
-        paths += found
-    root = os.path.commonpath(roots)
+    roots, images, ignored, errors = [], set(), set(), []
     own = out.resolve()
-    paths = sorted({path for path in paths if own not in path.resolve().parents})
-    if not paths:
+    for text in wanted:
+        root, found = _find(text, errors.append)
+        roots.append(root)
+        for path in found:
+            if own not in path.resolve().parents:
+                is_wanted = listing.is_image(path) or os.path.isfile(text)
+                (images if is_wanted else ignored).add(path)
+    root = os.path.commonpath(roots)
+    skipped = [(_below(error.filename, root), error.strerror) for error in errors]
+    if not images:
+        found = [f"none in {' '.join(wanted)}", *map(": ".join, skipped)]
         raise InputError(
             f"images ({', '.join(listing.EXTENSIONS)})",
-            f"none in {' '.join(wanted)}",
+            "; ".join(found),
             "--images with a folder, a file or 'FOLDER/*.jpg'",
         )
-    sources = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
-    names = _name(sources)
-    return [Photo(*three) for three in zip(paths, sources, names, strict=True)]
+    paths = sorted(images)
+    sources = [_below(path, root) for path in paths]
+    named = zip(paths, sources, _name(sources), strict=True)
+    return Listed([Photo(*three) for three in named], skipped, sorted(ignored - images))
 
 
-def _find(text: str) -> tuple[str, list[Path]]:
+def _below(path: str | Path, root: str) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _find(text: str, on_error: Callable[[OSError], None]) -> tuple[str, list[Path]]:
     """The folder that names are relative to, and the files; all absolute."""
     whole = Path(os.path.abspath(text))
     if whole.is_dir():
-        return str(whole), [p for p in _walk(whole) if listing.is_image(p)]
+        return str(whole), list(_walk(whole, on_error))
     if whole.is_file():
         return str(whole.parent), [whole]
     if not glob.has_magic(text):
         raise InputError(
             "images to predict", f"no file or folder '{text}'", "--images DIR or FILE"
         )
-    fixed = [part for part in whole.parts]
-    fixed = fixed[: next(i for i, part in enumerate(fixed) if glob.has_magic(part))]
-    found = map(Path, glob.iglob(str(whole), recursive=True))
-    return str(Path(*fixed)), [p for p in found if listing.is_image(p) and p.is_file()]
+    # As it was given: the working folder may have brackets in its name.
+    parts = Path(text).parts
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), parts)
+    hits = (Path(os.path.abspath(hit)) for hit in glob.iglob(text, recursive=True))
+    return os.path.abspath(Path(*fixed)), [hit for hit in hits if hit.is_file()]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
     """Files at any depth, links followed but no folder twice."""
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
