@@ -47,9 +47,7 @@ def enable_compilation_cache(cache_dir: Path) -> str:
     """Keeps compiled programs on disk where that works; a sentence on what was done."""
     import jax
 
-    if jax.default_backend() == "cpu" and ONEDNN_CALLS in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
+    if jax.default_backend() == "cpu" and _asks_for_onednn():
         jax.config.update("jax_enable_compilation_cache", False)  # set by the user
         return "compiled programs with oneDNN calls cannot be kept on disk"
     if jax.config.jax_compilation_cache_dir is None:
@@ -70,14 +68,23 @@ def has_jaxlib(major: int, minor: int) -> bool:
 
 
 def resolve_precision(precision: str) -> str:
-    """'auto' is bfloat16 where it is faster: GPU, TPU, CPUs with the instructions."""
+    """'auto' is bfloat16 where it is faster: GPU, TPU, CPUs with the instructions.
+
+    On a CPU with the flags of `set_xla_flags` only, which a program that just imports
+    jaxseg has not: there bfloat16 is no faster.
+    """
     import jax
 
     if precision != "auto":
         return precision
     if jax.default_backend() != "cpu":
         return "bfloat16"
-    return "bfloat16" if _has_onednn_calls() and _cpu_has_bfloat16() else "float32"
+    has_calls = _has_onednn_calls() and _asks_for_onednn()
+    return "bfloat16" if has_calls and _cpu_has_bfloat16() else "float32"
+
+
+def _asks_for_onednn() -> bool:
+    return ONEDNN_CALLS in os.environ.get("XLA_FLAGS", "")
 
 
 def _has_onednn_calls() -> bool:

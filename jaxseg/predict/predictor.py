@@ -271,7 +271,8 @@ def load(
       flips: averages the probabilities over the image and its mirror images: four
         times the work.
       precision: 'float32', 'bfloat16', or 'auto', which is what this machine is
-        fastest in.
+        fastest in: on a CPU float32, unless `backend.set_xla_flags` ran before jax
+        started, as in the scripts, and the CPU has bfloat16.
 
     Raises:
       InputError: no model folder, a damaged one, or a tile that does not fit.
