@@ -48,6 +48,16 @@ def bounded_stop(seconds: float) -> Iterator[None]:
         os.close(reader)
 
 
+@contextlib.contextmanager
+def unbounded() -> Iterator[None]:
+    """Inside `bounded_stop`, for what ends at a signal by a clock of its own."""
+    before = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+
 def _watch(reader: int, seconds: float) -> None:
     first = None
     while True:

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
 
     import uvicorn
 
-    from jaxseg import backend, paths
+    from jaxseg import backend, paths, signals
     from jaxseg.data import images
     from jaxseg.predict import predictor
     from jaxseg.progress import console
@@ -62,8 +62,8 @@ def run(arguments: list[str]) -> None:
         timeout_graceful_shutdown=int(options.timeout) + 1,
     )
     server = uvicorn.Server(config)
-    # uvicorn ends what is in work, and then repeats the signal.
-    with contextlib.suppress(KeyboardInterrupt):
+    # uvicorn ends what is in work, in its own time, and then repeats the signal.
+    with signals.unbounded(), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     console.print("- stopped")
 

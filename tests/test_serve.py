@@ -2,11 +2,13 @@
 
 import base64
 import io
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -365,6 +367,47 @@ def test_a_bug_is_answered_as_one(predictor):
         held.run = lambda images, fill: 1 / 0
         reply = client.post("/predict", content=encode(photo(8, 8)), headers=PNG)
         assert "log" in refusal(reply, 500)["fix"]
+
+
+PLAIN = """
+import sys
+sys.modules["uvloop"] = None  # it hides signals from the rest of the program
+sys.path.insert(0, {scripts!r})
+import command_line, serve
+command_line.main(serve.run)
+"""
+
+
+def test_work_is_ended_after_a_signal_without_uvloop_too(tmp_path):
+    """By the clock of the requests, not by that of a training that is to be saved."""
+    save_tiny(tmp_path, thresholds={"mask": 0.5})
+    scripts = str(Path(__file__).parent.parent / "scripts")
+    command = [sys.executable, "-c", PLAIN.format(scripts=scripts)]
+    command += ["--model", tmp_path, "--port", "0"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"JAXSEG_EXIT_SECONDS": "0.3"}
+    body = encode(photo(32, 48))
+    with subprocess.Popen(command, env=environment, **pipes) as server:
+        line = next(line for line in server.stdout if "http" in line)
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", line)[1])
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            client.get("/model", timeout=60)  # all is compiled
+
+        def slowly():
+            yield body[:9]
+            time.sleep(0.2)  # then it is in work
+            server.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            yield body[9:]
+
+        reply = httpx2.post(
+            f"http://127.0.0.1:{port}/predict",
+            content=slowly(),
+            headers=PNG,
+            timeout=60,
+        )
+        assert server.wait(timeout=30) == 0, server.stderr.read()
+    assert reply.json()["decision"] in ("clean", "defect")
 
 
 def test_the_script_serves_this_machine_until_a_signal_ends_it(tmp_path):
