@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,8 +19,9 @@ from safetensors import safe_open
 import jaxseg
 from jaxseg import export, formats
 from jaxseg.config import Spec
+from jaxseg.data.images import decode_image, resize_image
 from jaxseg.errors import InputError
-from jaxseg.formats import onnx_file, stablehlo
+from jaxseg.formats import examples, onnx_file, stablehlo
 from jaxseg.formats.finished import read_finished
 from jaxseg.formats.sizes import size_rule
 from jaxseg.models import MODELS
@@ -322,6 +324,31 @@ def test_the_printed_example_runs_as_it_is(
     decision = ["clean", "defect"][int(outputs["decision"][0])]
     assert f"crack: {share:.2%} of the pixels" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(f"{decision} [")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resize", ["none", "bilinear, antialiased"])
+def test_the_example_opens_a_photo_as_training_does(tmp_path, mode, channels, resize):
+    path = tmp_path / "photo.png"
+    depth, kind = (65536, np.uint16) if mode == "I;16" else (256, np.uint8)
+    shape = (40, 70, 3) if mode == "RGB" else (40, 70)
+    Image.fromarray(
+        np.random.default_rng(0).integers(0, depth, shape).astype(kind)
+    ).save(path)
+    model = types.SimpleNamespace(
+        image_size=(32, 48),
+        channels=channels,
+        facts={"resize": resize},
+        description={},
+        outputs=(),
+    )
+    text = examples.of_network("{imports}import numpy as np\n{image}")
+    names = {}
+    exec(text(model, tmp_path / "out", path), names)
+    whole = decode_image(path.read_bytes(), channels)
+    fitted = whole[:32, :48] if resize == "none" else resize_image(whole, (32, 48))
+    np.testing.assert_array_equal(names["image"], fitted[None])
 
 
 def test_the_script_offers_every_format(script, capsys):

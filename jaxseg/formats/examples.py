@@ -4,9 +4,16 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from jaxseg.formats.finished import Finished
 
 Example = Callable[[Finished, Path, Path | None], str]
+
+NARROW = """\
+values = np.asarray(photo) / 257  # 16-bit grey
+photo = Image.fromarray(values.round().astype(np.uint8))
+"""
 
 
 def of_network(text: str) -> Example:
@@ -47,10 +54,18 @@ def _photo(model: Finished, image: Path) -> str:
     else:
         fit = f"resize(({width}, {height}), Image.Resampling.BILINEAR)"
     return (
-        f"photo = Image.open({quoted(image)}).convert({quoted(mode)})\n"
+        f"photo = Image.open({quoted(image)})\n"
+        f"{NARROW if _is_deep(image) else ''}"
+        f"photo = photo.convert({quoted(mode)})\n"
         f"photo = photo.{fit}\n"
         f"image = np.asarray(photo)[{axes}]  # {_shape(model)} uint8"
     )
+
+
+def _is_deep(image: Path) -> bool:
+    """Whether it is grey of 16 bit, which `convert` would clip to white."""
+    with Image.open(image) as picture:
+        return picture.mode.startswith("I")
 
 
 def _noise(model: Finished) -> str:
