@@ -19,14 +19,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 from PIL import Image
 
-from jaxseg import parallel
 from jaxseg.errors import InputError
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -38,21 +34,7 @@ SIGMA = 1 / 8
 """Standard deviation of the weights in tile sides, as in nnU-Net."""
 
 
-def tile_predictor(predict_step: Callable, variables: Any, mesh: Mesh) -> Predict:
-    """`tiles [N, H, W, C] uint8 -> probabilities [N, H, W, K] float32` on the host.
-
-    Args:
-      predict_step: compiled `(variables, batch) -> probabilities` of an `Experiment`.
-    """
-
-    def predict(tiles: np.ndarray) -> np.ndarray:
-        batch = parallel.put_batch({"image": tiles}, mesh)
-        return jax.device_get(predict_step(variables, batch)["mask_probs"])
-
-    return predict
-
-
-def predict_tiled(
+def predict_strips(
     predict: Predict,
     image: np.ndarray,
     *,
@@ -60,8 +42,8 @@ def predict_tiled(
     overlap: int,
     batch_size: int,
     stride: int,
-) -> np.ndarray:
-    """The probabilities of a whole image.
+) -> Iterator[Strip]:
+    """The probabilities of a whole image, from top to bottom.
 
     Args:
       predict: `[batch_size, *tile, C] uint8 -> [batch_size, *tile, K] float32`, always
@@ -72,39 +54,12 @@ def predict_tiled(
         stride.
       stride: of the network, pixels: 2^(levels - 1) of a U-Net.
 
-    Returns:
-      [H, W, K] float32.
+    Yields:
+      `(first row, [h, W, K] float32)`, h <= tile[0]. The caller owns the strips;
+      together they are the image, each row once.
 
     Raises:
       InputError: tile or overlap do not fit the network.
-    """
-    strips = predict_strips(
-        predict,
-        image,
-        tile=tile,
-        overlap=overlap,
-        batch_size=batch_size,
-        stride=stride,
-    )
-    _, first = next(strips)
-    probs = np.empty((*image.shape[:2], first.shape[-1]), np.float32)
-    for top, strip in itertools.chain([(0, first)], strips):
-        probs[top : top + len(strip)] = strip
-    return probs
-
-
-def predict_strips(
-    predict: Predict,
-    image: np.ndarray,
-    *,
-    tile: tuple[int, int],
-    overlap: int,
-    batch_size: int,
-    stride: int,
-) -> Iterator[Strip]:
-    """The same from top to bottom, as `(first row, [h, W, K] float32)`, h <= tile[0].
-
-    The caller owns the strips; together they are the image, each row once.
     """
     refuse_misfits(tile, overlap, stride)
     tops = _starts(image.shape[0], tile[0], overlap, stride)

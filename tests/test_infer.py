@@ -12,13 +12,7 @@ from scipy import ndimage
 from jaxseg import parallel, steps
 from jaxseg.augment import make_normalize
 from jaxseg.errors import InputError
-from jaxseg.infer import (
-    _starts,
-    _weights,
-    predict_strips,
-    predict_tiled,
-    tile_predictor,
-)
+from jaxseg.infer import _starts, _weights, predict_strips
 from jaxseg.losses import make_loss
 from jaxseg.models import MODELS
 from jaxseg.tasks import segmentation
@@ -29,6 +23,11 @@ KERNEL = np.random.default_rng(7).normal(size=(5, 5))
 def photo(height, width, channels=3, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, channels), np.uint8)
+
+
+def predict_tiled(predict, image, **options):
+    """The strips as one image [H, W, K]."""
+    return np.concatenate([s for _, s in predict_strips(predict, image, **options)])
 
 
 def local(tiles):
@@ -133,8 +132,7 @@ def test_every_call_has_one_shape_and_the_strips_are_the_image():
     tops = [top for top, _ in strips]
     assert tops == list(np.cumsum([0, *(len(strip) for _, strip in strips[:-1])]))
     assert max(len(strip) for _, strip in strips) <= 16
-    joined = np.concatenate([strip for _, strip in strips])
-    np.testing.assert_array_equal(joined, predict_tiled(local, image, **options))
+    assert sum(len(strip) for _, strip in strips) == len(image)
 
 
 def test_memory_holds_a_strip_and_never_the_image():
@@ -175,7 +173,11 @@ def test_a_unet_in_tiles_is_the_unet_on_the_whole_image():
     step = parallel.compile_batch_step(
         steps.make_predict_step(model, task, normalize), mesh
     )
-    predict = tile_predictor(step, variables, mesh)
+
+    def predict(tiles):
+        batch = parallel.put_batch({"image": tiles}, mesh)
+        return np.asarray(step(variables, batch)["mask_probs"])
+
     image = photo(120, 202)
     # Convolutions reach 2 pixels, 4 at half size (two of 2), and 2: 10 with the pool.
     probs = predict_tiled(
