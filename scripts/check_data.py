@@ -14,7 +14,6 @@ import argparse
 from pathlib import Path
 
 import command_line
-from make_synthetic import at_least
 
 
 def run(arguments: list[str]) -> None:
@@ -32,7 +31,7 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "--augmented",
-        type=at_least(1),
+        type=command_line.positive,
         default=6,
         metavar="N",
         help="training samples that are drawn augmented (default: 6)",

@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--overlap",
         type=int,
-        help="of tiles, pixels (a quarter of the side by default): more of it hides "
-        "the borders of tiles better and costs time",
+        help="of tiles, pixels (a quarter of the side by default, 0 for a classifier): "
+        "more of it hides the borders of tiles better and costs time",
     )
     add("--batch-size", type=command_line.positive, help="images or tiles at a time")
     add(

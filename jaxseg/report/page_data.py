@@ -36,7 +36,6 @@ def page_data(run: FinishedRun) -> dict[str, Any]:
     return files.to_json(
         {
             "kinds": run.kinds,
-            "has_mask": run.has_mask,
             "thresholds": {k: run.thresholds[k]["value"] for k in run.sliders},
             "image_kind": run.decides_images,
             "scores": run.scores,
