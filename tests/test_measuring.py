@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -55,6 +57,42 @@ def test_rows_of_blocks_that_are_read_apart_stay_together(monkeypatch):
     assert [one.number for one in whole] == [
         one.number for one in measure_classes(mask, levels, CLASSES)
     ]
+
+
+def test_a_reduced_mask_is_measured_in_pixels_of_the_image(monkeypatch):
+    mask, levels = scattered((90, 120), 8, 2, width=(2, 9))
+    for max_box in (measuring.MAX_BOX, 50 * 50):  # reduced once more
+        monkeypatch.setattr(measuring, "MAX_BOX", max_box)
+        for one, other in zip(
+            measure_classes(mask, levels, CLASSES),
+            measure_classes(mask, levels, CLASSES, scale=4),
+            strict=True,
+        ):
+            for small, large in zip(one.components, other.components, strict=True):
+                assert large.box == tuple(4 * side for side in small.box)
+                assert large.area == pytest.approx(16 * small.area)
+                assert large.length == pytest.approx(4 * small.length)
+                assert large.score == small.score
+
+
+def test_large_boxes_are_measured_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(measuring, "LARGE_BOX", 50)
+    mask, levels = scattered((90, 120), 8, 2)
+    busy, most = [], []
+
+    def measure_alone(*arguments, **options):
+        busy.append(0)
+        most.append(len(busy))
+        time.sleep(0.01)  # long enough for another thread to come in
+        busy.pop()
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(measuring, "measure", measure_alone)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(measure_classes, mask, levels, CLASSES)
+    assert len(most) >= 8
+    assert max(most) == 1
 
 
 def test_an_empty_mask_has_no_pieces():

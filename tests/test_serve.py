@@ -1,6 +1,7 @@
 """The served model, asked as clients do; its page is tried in test_serve_page."""
 
 import base64
+import dataclasses
 import io
 import os
 import re
@@ -130,12 +131,30 @@ def test_a_map_is_measured_at_another_threshold(client):
 
 
 def test_noise_is_counted_and_not_measured(client):
-    dots = np.zeros((80, 80), np.uint8)
-    dots[::3, ::3] = 255
-    path = "/measure?threshold=0.5"
-    answer = client.post(path, content=encode(dots), headers=PNG).json()
-    assert answer["num_components"] == {"crack": 27 * 27}
-    assert answer["components"] == []
+    """By the rule of `predict`: over 1,000 pieces in a small image."""
+    for side in (31, 32):
+        dots = np.zeros((3 * side, 3 * side), np.uint8)
+        dots[::3, ::3] = 255
+        path = "/measure?threshold=0.5"
+        answer = client.post(path, content=encode(dots), headers=PNG).json()
+        assert answer["num_components"] == {"crack": side**2}
+        assert len(answer["components"]) == (side**2 if side == 31 else 0)
+
+
+def test_sizes_are_in_millimetres_too_where_they_are_known(tmp_path):
+    predictor = load(tmp_path)
+    kept = dataclasses.replace(predictor.trained.preprocessing, mm_per_pixel=0.5)
+    trained = dataclasses.replace(predictor.trained, preprocessing=kept)
+    predictor = dataclasses.replace(predictor, trained=trained)
+    body = encode(photo(32, 48))
+    with TestClient(make_app(predictor, LIMITS)) as client:
+        for path in ("/predict", "/measure?threshold=0.5&scale=3"):
+            found = client.post(path, content=body, headers=PNG).json()["components"]
+            assert found
+            for one in found:
+                for key in ("length", "mean_width", "max_width"):
+                    assert one[f"{key}_mm"] == pytest.approx(one[key] / 2)
+                assert one["area_mm2"] == pytest.approx(one["area"] / 4)
 
 
 def test_three_classes_come_as_a_mask_in_their_colours(tmp_path):
@@ -154,6 +173,12 @@ def test_three_classes_come_as_a_mask_in_their_colours(tmp_path):
         for i, name in enumerate(tiny.THREE)
         if i
     }
+    for name in tiny.THREE[1:]:
+        class_id = tiny.THREE.index(name)
+        probs = result.probabilities[..., class_id]
+        expected = [one.score for one in measure(result.mask == class_id, scores=probs)]
+        found = [one["score"] for one in answer["components"] if one["class"] == name]
+        assert sorted(found) == pytest.approx(sorted(expected), abs=1e-4)
 
 
 def test_a_classifier_has_neither_masks_nor_measurements(tmp_path):

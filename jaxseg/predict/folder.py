@@ -248,7 +248,7 @@ class _Work:
         if result.tiles is not None:
             pieces = [result.tiles.to_json()]
         if self._has_masks:
-            levels = result.probabilities.max(-1)  # of the decided class, as judged
+            levels = measuring.decided_levels(result.probabilities)
             found = measuring.measure_classes(result.mask, levels, classes)
             pieces = [one.to_json() for one in found]
             path = store.path("masks", photo.name, ".png")

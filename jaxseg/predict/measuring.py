@@ -8,8 +8,10 @@ that knows how much of each of its pixels belongs to the piece: its length is as
 the reduction, its area is exact.
 """
 
+import contextlib
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,11 +29,15 @@ BLOCK_ROWS = 64
 """Rows of blocks that are looked at at a time."""
 MAX_BOX = 2**25
 """Pixels, 5792 x 5792: measuring takes about 30 bytes for each."""
+LARGE_BOX = 2**22
+"""Pixels; only one box above that is measured at a time, so that memory suffices."""
 MIN_NOISE, NOISE_PIXELS = 1_000, 64**2
 """More pieces of a class than that, and than one for so many pixels of the image, are
 noise, which is counted and not measured: it would take longer than the network."""
 
 Window = tuple[slice, slice]
+
+_turn = threading.Lock()
 
 
 class Found(NamedTuple):
@@ -68,20 +74,31 @@ class Found(NamedTuple):
         return cls(found["number"], [Component(**one) for one in known])
 
 
+def decided_levels(probabilities: np.ndarray) -> np.ndarray:
+    """[H, W] of [H, W, K]: of the decided class, or the only one beside the background.
+
+    The latter is no copy.
+    """
+    if probabilities.shape[-1] == 1:
+        return probabilities[..., 0]
+    return probabilities.max(-1)
+
+
 def measure_classes(
-    mask: np.ndarray, levels: np.ndarray, classes: Sequence[str]
+    mask: np.ndarray, levels: np.ndarray, classes: Sequence[str], *, scale: int = 1
 ) -> list[Found]:
-    """The pieces of every class but the background.
+    """The pieces of every class but the background. Threads may measure together.
 
     Args:
       mask: [H, W] uint8 class ids.
-      levels: [H, W] uint8 or uint16, the largest number of the type is 1: the
-        probability of the decided class, for `Component.score`.
+      levels: [H, W] uint8 or uint16 of `decided_levels`, the largest number of the
+        type is 1: for `Component.score`.
+      scale: side of a pixel of the mask, in those of the image.
     """
-    return [_find(mask, levels, class_id) for class_id in range(1, len(classes))]
+    return [_find(mask, levels, class_id, scale) for class_id in range(1, len(classes))]
 
 
-def _find(mask: np.ndarray, levels: np.ndarray, class_id: int) -> Found:
+def _find(mask: np.ndarray, levels: np.ndarray, class_id: int, scale: int) -> Found:
     cuts = list(_cut(mask, class_id))
     number = sum(_count(_pixels_of(mask, class_id, *cut)) for cut in cuts)
     if number > max(MIN_NOISE, mask.size // NOISE_PIXELS):
@@ -89,10 +106,10 @@ def _find(mask: np.ndarray, levels: np.ndarray, class_id: int) -> Found:
     components = []
     for window, blocks in cuts:
         pixels = _pixels_of(mask, class_id, window, blocks)
-        corner = np.tile([window[0].start, window[1].start], 2)
+        corner = scale * np.tile([window[0].start, window[1].start], 2)
         components += [
             dataclasses.replace(one, box=tuple((one.box + corner).tolist()))
-            for one in _measure(pixels, levels[window])
+            for one in _measure(pixels, levels[window], scale)
         ]
     components.sort(key=lambda one: one.box[:2])
     return Found(len(components), components)
@@ -130,18 +147,20 @@ def _reduction(pixels: np.ndarray) -> int:
     return math.ceil(math.sqrt(pixels.size / MAX_BOX))
 
 
-def _measure(pixels: np.ndarray, levels: np.ndarray) -> list[Component]:
+def _measure(pixels: np.ndarray, levels: np.ndarray, scale: int) -> list[Component]:
     whole, factor = np.float32(np.iinfo(levels.dtype).max), _reduction(pixels)
-    if factor == 1:
-        return measure(pixels, scores=levels / whole)
-    counts = _sum_blocks(pixels, factor)
-    sums = _sum_blocks(np.where(pixels, levels, 0), factor)
-    return measure(
-        counts > 0,
-        spacing=(factor, factor),
-        scores=sums / (np.maximum(counts, 1) * whole),
-        shares=counts / np.float32(factor**2),
-    )
+    spacing = (factor * scale, factor * scale)
+    with _turn if pixels.size > LARGE_BOX else contextlib.nullcontext():
+        if factor == 1:
+            return measure(pixels, spacing=spacing, scores=levels / whole)
+        counts = _sum_blocks(pixels, factor)
+        sums = _sum_blocks(np.where(pixels, levels, 0), factor)
+        return measure(
+            counts > 0,
+            spacing=spacing,
+            scores=sums / (np.maximum(counts, 1) * whole),
+            shares=counts / np.float32(factor**2),
+        )
 
 
 def _sum_blocks(pixels: np.ndarray, factor: int) -> np.ndarray:

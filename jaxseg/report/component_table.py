@@ -82,11 +82,18 @@ def write(
     results.write_rows(path, columns, rows)
 
 
+def millimetres(sizes: dict[str, float], mm_per_pixel: float | None) -> dict[str, Any]:
+    """The same sizes in millimetres; {} where the size of a pixel is not known."""
+    if mm_per_pixel is None:
+        return {}
+    return {
+        name: sizes[key] * mm_per_pixel ** (2 if key == "area" else 1)
+        for key, name in MILLIMETRES.items()
+    }
+
+
 def _round(pixels: dict[str, float], mm_per_pixel: float | None) -> dict[str, float]:
     """In pixels and, where their size is known, in millimetres."""
     sizes = {key: round(value, 2) for key, value in pixels.items()}
-    if mm_per_pixel is not None:
-        for key, name in MILLIMETRES.items():
-            power = 2 if key == "area" else 1
-            sizes[name] = round(pixels[key] * mm_per_pixel**power, 4)
-    return sizes
+    known = millimetres(pixels, mm_per_pixel)
+    return sizes | {key: round(value, 4) for key, value in known.items()}

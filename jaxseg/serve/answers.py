@@ -9,20 +9,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from jaxseg import files
-from jaxseg.measure import measure
-from jaxseg.predict import pictures
+from jaxseg.predict import measuring, pictures
 from jaxseg.predict.predictor import Predictor
 from jaxseg.predict.result import DECISIONS, Result
-from jaxseg.report import overlays
-from jaxseg.skeletons import TOUCHING
+from jaxseg.report import component_table, overlays
 
 MAX_SIDE = 2048
 """Pixels of the longer side of pictures; larger ones are reduced."""
-MAX_COMPONENTS = 500
-"""Of a class in an image; more is noise, which is counted and not measured."""
 
 Answer = dict[str, Any]
 
@@ -44,12 +39,15 @@ def describe_model(predictor: Predictor, max_bytes: int) -> Answer:
     }
 
 
-def describe_result(result: Result, size: tuple[int, int]) -> Answer:
+def describe_result(
+    result: Result, size: tuple[int, int], mm_per_pixel: float | None
+) -> Answer:
     """Score, decision and measurements.
 
     Args:
       result: with uint16 probabilities.
       size: (h, w) of the image.
+      mm_per_pixel: of the image, where it is known.
     """
     probs = result.image_probabilities
     answer = {
@@ -65,39 +63,41 @@ def describe_result(result: Result, size: tuple[int, int]) -> Answer:
     if result.mask is None:
         return answer
     return answer | describe_mask(
-        result.mask, result.probabilities, result.classes, scale=1
+        result.mask, result.probabilities, result.classes, mm_per_pixel, scale=1
     )
 
 
 def describe_mask(
-    mask: np.ndarray, levels: np.ndarray, classes: Sequence[str], *, scale: int
+    mask: np.ndarray,
+    levels: np.ndarray,
+    classes: Sequence[str],
+    mm_per_pixel: float | None,
+    *,
+    scale: int,
 ) -> Answer:
     """Shares, numbers and sizes of what was found, in pixels of the image.
 
     Args:
       mask: [H, W] class ids.
       levels: [H, W, K] uint8 or uint16, probabilities.
+      mm_per_pixel: of the image, for sizes in millimetres too.
       scale: side of a pixel of the mask.
 
     Returns:
-      `share` and `num_components` by class; `components`, the longest first; of a class
-      with more than `MAX_COMPONENTS` none.
+      `share` and `num_components` by class; `components`, the longest first; none of
+      noise, see `measuring`.
     """
     shares = pictures.class_shares(mask, len(classes))
+    levels = measuring.decided_levels(levels)
+    found = measuring.measure_classes(mask, levels, classes, scale=scale)
     answer = {"share": {}, "num_components": {}, "components": []}
-    for i, name in enumerate(classes[1:], start=1):
-        mine = mask == i
-        count = ndimage.label(mine, TOUCHING)[1]
-        answer["share"][name] = float(shares[i])
-        answer["num_components"][name] = count
-        if count > MAX_COMPONENTS:
-            continue
-        whole = np.iinfo(levels.dtype).max
-        scores = levels[..., i if levels.shape[-1] > 1 else 0] / np.float32(whole)
-        answer["components"] += [
-            {"class": name, **dataclasses.asdict(component)}
-            for component in measure(mine, spacing=(scale, scale), scores=scores)
-        ]
+    for name, share, one in zip(classes[1:], shares[1:], found, strict=True):
+        answer["share"][name] = float(share)
+        answer["num_components"][name] = one.number
+        for component in one.components:
+            sizes = dataclasses.asdict(component)
+            sizes |= component_table.millimetres(sizes, mm_per_pixel)
+            answer["components"].append({"class": name, **sizes})
     answer["components"].sort(key=lambda component: -component["length"])
     return files.to_json(answer)  # an orientation may be NaN
 

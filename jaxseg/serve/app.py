@@ -106,6 +106,7 @@ class _Service:
     def __init__(self, predictor: Predictor, limits: Limits):
         self._predictor, self._limits = predictor, limits
         self._places = limits.max_requests
+        self._mm_per_pixel = predictor.trained.preprocessing.mm_per_pixel
         self._model = answers.describe_model(predictor, limits.max_bytes)
         self.has_scores = self._model["has_masks"] and len(predictor.classes) == 2
 
@@ -149,7 +150,7 @@ class _Service:
 
     def _answer(self, finish: Finish, size: tuple[int, int], photo) -> Response:
         result = finish()
-        answer = answers.describe_result(result, size)
+        answer = answers.describe_result(result, size, self._mm_per_pixel)
         if photo:
             url, scale = photo
             answer |= {"photo": url, "scale": scale, **answers.draw_maps(result, scale)}
@@ -158,8 +159,8 @@ class _Service:
     def _measure(self, data: bytes, threshold: float, scale: int) -> Response:
         levels = _decode(data, 1)
         mask = (levels[..., 0] >= math.ceil(255 * threshold)).astype(np.uint8)
-        classes = self._predictor.classes
-        return _json(answers.describe_mask(mask, levels, classes, scale=scale))
+        known = self._predictor.classes, self._mm_per_pixel
+        return _json(answers.describe_mask(mask, levels, *known, scale=scale))
 
     async def _run(self, work: Callable, *arguments) -> Any:
         loop = asyncio.get_running_loop()
