@@ -4,18 +4,16 @@ import contextlib
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from PIL import Image
 
 from jaxseg import (
     backend,
-    class_weights,
     config,
     export,
     files,
@@ -30,17 +28,13 @@ from jaxseg import (
     writer,
 )
 from jaxseg.config import Run
-from jaxseg.data import audit, stock
-from jaxseg.data.dataset import load_dataset
-from jaxseg.data.splits import PARTS, UNUSED, write_split
+from jaxseg.data.splits import write_split
 from jaxseg.errors import InputError
 from jaxseg.experiment import Experiment, build_experiment
+from jaxseg.inspect_data import notes_of
 from jaxseg.loop import Interrupted
-from jaxseg.plan import make_plan
 from jaxseg.progress import console
 from jaxseg.report import (
-    check_page,
-    contact_sheet,
     curves,
     judge,
     previews,
@@ -53,10 +47,7 @@ from jaxseg.vocabulary import SCHEMAS
 PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
 """Keys that may differ from host to host."""
 
-NUM_SAMPLES = 24
-"""Images on the page of a data check."""
-
-__all__ = ["SCHEMAS", "Interrupted", "check_data", "evaluate", "prepare_data", "run"]
+__all__ = ["SCHEMAS", "Interrupted", "evaluate", "run"]
 
 
 def run(
@@ -149,56 +140,6 @@ def evaluate(
         if workdir.is_finished(folder) and out.name == workdir.judged_part(folder):
             run_page.write_report(folder)
         return summary
-
-
-def check_data(
-    run_config: Run, folder: Path, *, title: str, num_augmented: int
-) -> None:
-    """Tells what the data are like, on the terminal and as files in `folder`.
-
-    Raises:
-      InputError: whatever stands in the way of a training; it is in the files as well.
-    """
-    found = check_page.Findings(title)
-    try:
-        built = build_experiment(run_config)
-    except InputError as error:
-        _write_findings(dataclasses.replace(found, problem=error), folder)
-        raise
-    audited = audit.audit(built.dataset, built.record_split, run_config.data)
-    found = dataclasses.replace(
-        found,
-        notes=(*_notes(built), *audited.notes),
-        tables=audited.tables,
-        pictures=_draw_samples(built, num_augmented),
-    )
-    check_page.print_findings(found, console)
-    _write_findings(found, folder)
-
-
-def prepare_data(run_config: Run, unused_days: float | None) -> None:
-    """Checks, copies and decodes what a training reads; says what the cache holds.
-
-    Args:
-      unused_days: other sets that nothing has opened for so long are deleted.
-
-    Raises:
-      InputError: wrong data or config.
-    """
-    plan = make_plan(run_config)
-    dataset = load_dataset(plan.listing, run_config.data, plan.rule)
-    for note in dataset.notes:
-        console.print(f"- {note}", markup=False)
-    dataset.source.wait()
-    for kept in stock.list_kept(paths.cache_folder(run_config.data.cache_dir)):
-        is_old = unused_days is not None and kept.days >= unused_days
-        if is_old:
-            stock.remove(kept)
-        console.print(
-            f"- {'deleted: ' * is_old}{kept.path}, {kept.num_bytes / 1e9:.2f} GB, last "
-            f"opened {kept.days:.0f} days ago",
-            markup=False,
-        )
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
@@ -305,7 +246,7 @@ def _open(
         "parameters": built.num_parameters,
         "loss": built.loss,
         "origin": origin,
-        "notes": list(_notes(built)),
+        "notes": list(notes_of(built)),
     }
     # Wrong weights are refused before the folder is made.
     loaded = None if keep else built.load_start()
@@ -338,36 +279,6 @@ def _follow(run_config: Run, folder: Path, split_file: Path) -> Experiment:
     built.load_start()
     built.dataset.source.wait()
     return built
-
-
-def _draw_samples(built: Experiment, num_augmented: int) -> dict[str, Image.Image]:
-    pictures = {"samples": contact_sheet.draw_samples(built, NUM_SAMPLES)}
-    if built.run.data.augment:
-        sheet = contact_sheet.draw_augmented(built, num_augmented)
-        pictures["augmented samples"] = sheet
-    return pictures
-
-
-def _write_findings(found: check_page.Findings, folder: Path) -> None:
-    try:
-        check_page.write_findings(found, folder)
-    except OSError as error:
-        raise InputError(
-            "a folder for the results that can be written",
-            f"{folder}: {error.strerror}",
-            "--out DIR in another place",
-        ) from None
-    console.print(f"- {folder / check_page.PAGE} is written", markup=False)
-
-
-def _notes(built: Experiment) -> Iterator[str]:
-    """What the data are like and how they are split."""
-    yield from built.dataset.notes
-    sizes = {p: len(built.record_split.indices(p)) for p in (*PARTS, UNUSED)}
-    listed = ", ".join(f"{n} {p}" for p, n in sizes.items() if n or p != UNUSED)
-    yield f"{len(built.dataset.records)} images: {listed}"
-    yield from built.split.notes
-    yield from filter(None, [class_weights.describe(built.loss, built.task.classes)])
 
 
 def _write_skipped(built: Experiment, folder: Path) -> None:

@@ -38,10 +38,11 @@ def run(arguments: list[str]) -> None:
     )
     options = parser.parse_args(plain)
 
-    from jaxseg import run as program
+    from jaxseg import inspect_data
+    from jaxseg.vocabulary import SCHEMAS
 
-    run_config = command_line.load_config(options.config, overrides, program.SCHEMAS)
-    program.check_data(
+    run_config = command_line.load_config(options.config, overrides, SCHEMAS)
+    inspect_data.check_data(
         run_config,
         options.out,
         title=f"{options.config.stem}, {run_config.data.dir}",

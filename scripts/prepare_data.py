@@ -29,10 +29,11 @@ def run(arguments: list[str]) -> None:
     )
     options = parser.parse_args(plain)
 
-    from jaxseg import run as program
+    from jaxseg import inspect_data
+    from jaxseg.vocabulary import SCHEMAS
 
-    run_config = command_line.load_config(options.config, overrides, program.SCHEMAS)
-    program.prepare_data(run_config, options.delete_unused)
+    run_config = command_line.load_config(options.config, overrides, SCHEMAS)
+    inspect_data.prepare_data(run_config, options.delete_unused)
 
 
 if __name__ == "__main__":

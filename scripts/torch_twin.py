@@ -29,10 +29,9 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 import torch
-from PIL import Image
-from PIL.Image import Resampling
 from torch import nn
 from torch.nn import functional as F
+from torch_files import read_batches
 from torch_networks import make_network
 
 LEARNING_RATE = 1e-3
@@ -222,46 +221,6 @@ def capture(step: Step):
     return graph.replay
 
 
-class Files(torch.utils.data.Dataset):
-    """Images with their masks or labels: opened, resized and flipped every time."""
-
-    def __init__(self, listing: dict):
-        self.listing = listing
-
-    def __len__(self) -> int:
-        return len(self.listing["images"])
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        item = {"image": self._read("images", k, "RGB", Resampling.BILINEAR)}
-        if "masks" in self.listing:
-            item["mask"] = self._read("masks", k, "L", Resampling.NEAREST) > 0
-        if torch.rand(()) < HFLIP:
-            item = {name: array[:, ::-1].copy() for name, array in item.items()}
-        return item | {"label": self.listing["labels"][k]}
-
-    def _read(self, name: str, k: int, mode: str, resampling) -> np.ndarray:
-        height, width = self.listing["size"]
-        with Image.open(self.listing[name][k]) as image:
-            return np.array(image.convert(mode).resize((width, height), resampling))
-
-
-def read_batches(
-    listing: dict, workers: int, device: str
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Shuffled batches, epoch after epoch."""
-    loader = torch.utils.data.DataLoader(
-        Files(listing),
-        batch_size=listing["batch_size"],
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=True,
-        pin_memory=device == "cuda",
-    )
-    while True:
-        yield from loader
-
-
 def trace_losses(
     model: str, weights, batch, steps: int, device: str = "cpu"
 ) -> list[float]:
@@ -290,7 +249,8 @@ def serve(
     files = folder / "files.json"
     if files.is_file():
         workers = torch.get_num_threads()
-        batches = read_batches(json.loads(files.read_text("utf-8")), workers, device)
+        listing = json.loads(files.read_text("utf-8"))
+        batches = read_batches(listing, workers, device, HFLIP)
         rungs = {
             f"{name}, DataLoader of {workers}": step.from_batches(batches)
             for name, step in rungs.items()

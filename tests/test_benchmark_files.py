@@ -95,7 +95,7 @@ def test_targets_of_segdecnet_are_not_for_a_dataloader(files):
 
 
 def test_pytorch_reads_an_image_with_its_mask_flipped_or_not(tmp_path):
-    torch_twin = pytest.importorskip("torch_twin", reason="torch is not installed")
+    torch_files = pytest.importorskip("torch_files", reason="torch is not installed")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (4, 6, 3), np.uint8)
     mask = rng.integers(0, 2, (4, 6), np.uint8) * np.uint8(255)
@@ -107,10 +107,10 @@ def test_pytorch_reads_an_image_with_its_mask_flipped_or_not(tmp_path):
         "labels": [1],
         "size": [4, 6],
     }
-    torch_twin.torch.manual_seed(0)
+    torch_files.torch.manual_seed(0)
     seen = set()
     for _ in range(20):
-        item = torch_twin.Files(listing)[0]
+        item = torch_files.Files(listing, hflip=0.5)[0]
         step = 1 if np.array_equal(item["image"], image) else -1
         seen.add(step)
         np.testing.assert_array_equal(item["image"], image[:, ::step])

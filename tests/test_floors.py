@@ -72,6 +72,7 @@ FLOORS = {
     "formats": 4.0,
     "report": 4.3,
     "predict": 4.4,
+    "inspect_data": 4.5,
     "run": 4.6,
     "serve": 4.6,
     "processes": 3.0,
