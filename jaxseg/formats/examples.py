@@ -10,10 +10,9 @@ from jaxseg.formats.finished import Finished
 
 Example = Callable[[Finished, Path, Path | None], str]
 
-NARROW = """\
+NARROW = """
 values = np.asarray(photo) / 257  # 16-bit grey
-photo = Image.fromarray(values.round().astype(np.uint8))
-"""
+photo = Image.fromarray(values.round().astype(np.uint8))"""
 
 
 def of_network(text: str) -> Example:
@@ -54,9 +53,8 @@ def _photo(model: Finished, image: Path) -> str:
     else:
         fit = f"resize(({width}, {height}), Image.Resampling.BILINEAR)"
     return (
-        f"photo = Image.open({quoted(image)})\n"
-        f"{NARROW if _is_deep(image) else ''}"
-        f"photo = photo.convert({quoted(mode)})\n"
+        f"photo = Image.open({quoted(image)}){NARROW if _is_deep(image) else ''}"
+        f".convert({quoted(mode)})\n"
         f"photo = photo.{fit}\n"
         f"image = np.asarray(photo)[{axes}]  # {_shape(model)} uint8"
     )
