@@ -42,6 +42,7 @@ from jaxseg.report import (
 )
 from jaxseg.schema import flatten
 from jaxseg.tasks import Thresholds
+from jaxseg.thresholds import by_hand
 from jaxseg.vocabulary import SCHEMAS
 
 PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
@@ -105,7 +106,11 @@ def _facts_of(run_config: Run) -> dict[str, Any]:
 
 
 def evaluate(
-    run_config: Run, folder: Path, part: str, epoch: Literal["best", "last"] = "best"
+    run_config: Run,
+    folder: Path,
+    part: str,
+    epoch: Literal["best", "last"] = "best",
+    chosen: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Judges an epoch of a run folder on a part; writes `folder`/`part` anew.
 
@@ -113,8 +118,12 @@ def evaluate(
     one, of a stopped run perhaps unfinished, has thresholds and a folder of its own,
     `folder`/`part`_last; the model of the run stays the best.
 
+    Args:
+      chosen: 'image' and 'mask' thresholds that the model shall have from now on.
+
     Raises:
-      InputError: the part is empty, or data and config are not those of the run.
+      InputError: the part is empty, or data and config are not those of the run; the
+        model decides nothing at such a threshold.
     """
     _enable_compilation_cache(run_config)
     fix = "free some, then the same command once more"
@@ -126,10 +135,8 @@ def evaluate(
                 f"images in the {part} part", "none", "--split with another part"
             )
         variables, progress = loop.restore(built, folder, epoch)
-        stored = None
+        stored = _stored_thresholds(folder, epoch, chosen or {})
         if epoch == "best":
-            if workdir.is_finished(folder):
-                stored = trained.restore(folder / "model").thresholds
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
         else:
@@ -137,9 +144,39 @@ def evaluate(
         validation = judge.validate(built, variables, stored)
         out = folder / (part if epoch == "best" else f"{part}_last")
         summary = judge.judge(built, variables, validation, part, out)
+        if chosen:
+            _store_thresholds(folder / "model", stored, {part: summary})
         if workdir.is_finished(folder) and out.name == workdir.judged_part(folder):
             run_page.write_report(folder)
         return summary
+
+
+def _stored_thresholds(
+    folder: Path, epoch: str, chosen: Mapping[str, float]
+) -> Thresholds | None:
+    """Those of the model, if it is its epoch, with the chosen ones in their place."""
+    stored = None
+    if epoch == "best" and workdir.is_finished(folder):
+        stored = trained.restore(folder / "model").thresholds
+    unknown = chosen.keys() - (stored or {}).keys()
+    if unknown:
+        raise InputError(
+            "thresholds that the model of a finished run has, judged at its best epoch",
+            f"{', '.join(sorted(unknown))}; it has {', '.join(stored or ()) or 'none'}",
+            "--threshold with those of model/model.json, and without --epoch last",
+        )
+    return stored and stored | {k: by_hand(k, value) for k, value in chosen.items()}
+
+
+def _store_thresholds(
+    model: Path, thresholds: Thresholds, summaries: dict[str, Any]
+) -> None:
+    variables, description = export.load_model(model)
+    kept = {kind: dataclasses.asdict(t) for kind, t in thresholds.items()}
+    found = {**description["metrics"], **summaries}
+    changed = {**description, "thresholds": kept, "metrics": found}
+    export.save_model(model, variables, changed)
+    console.print(f"- {model} has the new thresholds", markup=False)
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:

@@ -18,6 +18,10 @@ from jaxseg.errors import InputError
 from jaxseg.metrics import Tally, tally_histogram, tally_scores
 
 Rule = Literal["max_f1", "min_recall"]
+BY_HAND = "by hand"
+
+NUM_BINS = 256
+"""Bins of pixel scores: thresholds of masks are multiples of 1/256."""
 
 DEFAULT = 0.5
 """Threshold where validation scores cannot tell: only one class is present."""
@@ -29,13 +33,26 @@ class Threshold:
 
     Attributes:
       value: decision = score >= value.
-      rule: 'max_f1' or 'min_recall'.
+      rule: 'max_f1' or 'min_recall', or `BY_HAND`.
       note: what was degenerate, one sentence to print; '' if nothing.
     """
 
     value: float
     rule: str
     note: str = ""
+
+    @property
+    def origin(self) -> str:
+        """E.g. 'max_f1 on validation'."""
+        return self.rule + " on validation" * (self.rule != BY_HAND)
+
+
+def by_hand(kind: str, value: float) -> Threshold:
+    """A threshold that a person chose; of masks the nearest edge of a bin of scores."""
+    if kind == "mask":
+        value = round(value * NUM_BINS) / NUM_BINS
+    note = "chosen by hand; it flatters the images that it was chosen on"
+    return Threshold(value, BY_HAND, note)
 
 
 def choose_image_threshold(

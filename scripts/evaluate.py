@@ -12,6 +12,8 @@ from pathlib import Path
 
 import command_line
 
+from jaxseg.schema import parse_literal
+
 
 def run(arguments: list[str]) -> None:
     plain, overrides = command_line.split_overrides(arguments)
@@ -28,12 +30,38 @@ def run(arguments: list[str]) -> None:
         default="best",
         help="the best on validation, as in the model of the run, or the last",
     )
+    parser.add_argument(
+        "--threshold",
+        nargs="+",
+        type=_threshold,
+        default=[],
+        metavar="KIND=VALUE",
+        help="image=0.31 and/or mask=0.4, e.g. of the sliders of report.html: judged "
+        "at, and stored in the model for predict, serve and export",
+    )
     options = parser.parse_args(plain)
 
     from jaxseg import run as program
 
     run_config = command_line.load_run(options.workdir, overrides, program.SCHEMAS)
-    program.evaluate(run_config, options.workdir, options.split, options.epoch)
+    program.evaluate(
+        run_config,
+        options.workdir,
+        options.split,
+        options.epoch,
+        dict(options.threshold),
+    )
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    kind, _, number = text.partition("=")
+    value = parse_literal(number)
+    if kind not in ("image", "mask") or not isinstance(value, int | float):
+        value = -1
+    if not 0 <= value <= 1:
+        words = f"expected image=VALUE or mask=VALUE, 0 to 1, found {text}"
+        raise argparse.ArgumentTypeError(words)
+    return kind, float(value)
 
 
 if __name__ == "__main__":

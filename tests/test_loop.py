@@ -432,6 +432,25 @@ def test_evaluate_judges_at_the_stored_thresholds(uninterrupted, tmp_path):
     assert len(judged.evidence["val_score"])
 
 
+def test_a_threshold_by_hand_is_judged_and_stored(uninterrupted, tmp_path):
+    workdir = shutil.copytree(uninterrupted / "run", tmp_path / "run")
+    before = json.loads((workdir / "model" / "model.json").read_text())
+    config, chosen = parse(tree(uninterrupted)), {"mask": 0.251, "image": 0.0}
+    summary = run.evaluate(config, workdir, "test", chosen=chosen)
+    assert (summary["image_threshold"], summary["mask_threshold"]) == (0.0, 64 / 256)
+    assert summary["recall"] == 1
+    after = json.loads((workdir / "model" / "model.json").read_text())
+    assert after["metrics"]["test"]["recall"] == 1
+    assert after["thresholds"]["mask"]["value"] == 64 / 256
+    assert after["thresholds"]["image"]["rule"] == "by hand"
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {"thresholds", "metrics"}
+    assert run.evaluate(config, workdir, "test")["image_threshold"] == 0.0
+    assert "chosen by hand" in (workdir / "report.html").read_text()
+    with pytest.raises(InputError, match="judged at its best epoch"):
+        run.evaluate(config, workdir, "test", "last", chosen={"mask": 0.5})
+
+
 def test_the_last_epoch_is_judged_beside_the_best(uninterrupted):
     """Its own weights and thresholds in its own folder; the run's stay as they are."""
     workdir = uninterrupted / "run"

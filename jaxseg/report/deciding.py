@@ -14,7 +14,10 @@ from jaxseg.report import page
 from jaxseg.report.charts import Line, Mark, chart
 from jaxseg.report.finished import FinishedRun
 
-RULES = {"max_f1": "largest F1", "min_recall": "highest that keeps the recall"}
+RULES = {
+    "max_f1": "largest F1 on validation",
+    "min_recall": "highest that keeps the recall on validation",
+}
 UNIT = (0.0, 1.0)
 
 
@@ -26,8 +29,9 @@ def decide_section(run: FinishedRun) -> list[str]:
     body.append(
         page.paragraph(
             "Everything below follows the sliders. Arrow keys move from one outcome to "
-            "the next; a number can be typed. The model keeps its stored threshold: "
-            "scripts/predict.py and the export use that."
+            "the next; a number can be typed. The model keeps its stored threshold, "
+            "which predict, serve and export use; scripts/evaluate.py --workdir RUN "
+            "--threshold image=0.31 or mask=0.4 gives it another one."
         )
     )
     sliders = {kind: _slider(run, kind) for kind in run.sliders}
@@ -54,8 +58,8 @@ def _slider(run: FinishedRun, kind: str) -> str:
         f'<input type="range" id="slider-{kind}" min="0" step="1">'
         f'<input type="number" id="threshold-{kind}" min="0" max="1" step="any" '
         f'aria-label="Threshold of {kind}s as a number">'
-        f'<button type="button" id="stored-{kind}" title="{html.escape(rule)} on '
-        f'validation">{html.escape(stored)}</button></div>'
+        f'<button type="button" id="stored-{kind}" title="{html.escape(rule)}">'
+        f"{html.escape(stored)}</button></div>"
     )
 
 

@@ -52,9 +52,7 @@ def validate(
     thresholds = task.choose_thresholds(counts) if stored is None else stored
     for kind, chosen in thresholds.items():
         note = f"; {chosen.note}" if chosen.note else ""
-        console.print(
-            f"- {kind} threshold {chosen.value:.4f} ({chosen.rule} on validation){note}"
-        )
+        console.print(f"- {kind} threshold {chosen.value:.4f} ({chosen.origin}){note}")
     return Validation(thresholds, evidence.of_validation(task, counts, thresholds))
 
 

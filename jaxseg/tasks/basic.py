@@ -13,6 +13,7 @@ from jaxseg import metrics
 from jaxseg.data.targets import TargetRule
 from jaxseg.losses import bce
 from jaxseg.thresholds import (
+    NUM_BINS,
     Threshold,
     choose_image_threshold,
     choose_pixel_threshold,
@@ -22,9 +23,6 @@ from jaxseg.types import IGNORE, Array, Batch, Outputs, PerExample
 Loss = Callable[[Array, Array], Array]
 Counts = Mapping[str, np.ndarray]
 Thresholds = dict[str, Threshold]
-
-NUM_BINS = 256
-"""Bins of pixel scores: thresholds of masks are multiples of 1/256."""
 
 
 class Task(Protocol):
