@@ -25,6 +25,7 @@ HARMLESS = {
     "data.cache_dir",
     "data.workers",
     "data.mm_per_pixel",
+    "train.early_stop",
     "train.log_every",
     "train.log_to",
     "train.max_skipped",  # a run that it ended may go on with a larger one
@@ -217,12 +218,26 @@ def device() -> str:
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
+def _harmless(flat: dict[str, Any]) -> set[str]:
+    """Keys that may differ; the number of epochs where none depends on how many come.
+
+    Args:
+      flat: the config that goes on.
+    """
+    is_bound = (
+        flat["optim.schedule"] == "cosine"
+        or flat.get("train.sizes")
+        or flat.get("task.dynamic")
+    )
+    return HARMLESS if is_bound else HARMLESS | {"train.epochs"}
+
+
 def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
     before, after = flatten(old["config"]), flatten(new["config"])
     different = [
         f"config.{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in HARMLESS
+        if before.get(key) != after.get(key) and key not in _harmless(after)
     ]
     for fact in ("data_hash", "precision"):
         if fact in new and old[fact] != new[fact]:

@@ -220,6 +220,21 @@ def test_a_killed_run_goes_on_bit_by_bit(uninterrupted, tmp_path):
     same_checkpoint(built, whole, broken, "best")
 
 
+def test_a_run_that_becomes_longer_is_as_one_that_was_long_from_the_start(tmp_path):
+    def train(epochs, workdir):
+        record = tree(tmp_path, epochs=epochs, preview=0)
+        record["optim"]["schedule"] = "constant"
+        built = experiment.build_experiment(parse(record))
+        loop.train(built, tmp_path / workdir)
+        return built
+
+    for epochs in (1, 2):
+        train(epochs, "grown")
+    built = train(2, "whole")
+    assert read_rows(tmp_path / "grown") == read_rows(tmp_path / "whole")
+    same_checkpoint(built, tmp_path / "grown", tmp_path / "whole", "latest")
+
+
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_ends_with_75(
     uninterrupted, tmp_path
 ):

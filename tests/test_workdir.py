@@ -16,9 +16,10 @@ def folder(tmp_path):
     return path
 
 
-def open_workdir(folder, *, restart=False, data=None, **train):
+def open_workdir(folder, *, restart=False, data=None, optim=None, **train):
     record = tree(folder.parent, **train)
     record["data"] |= data or {}
+    record["optim"] |= optim or {}
     workdir.open_workdir(folder, parse(record), FACTS, restart=restart)
 
 
@@ -46,6 +47,19 @@ def test_a_refused_config_leaves_the_record_as_it_was(folder):
     with pytest.raises(InputError, match="seed: 1 there, 2 now"):
         open_workdir(folder, data=dict(seed=2, mm_per_pixel=0.2))
     assert (folder / "config.json").read_bytes() == before
+
+
+def test_a_run_may_become_longer_where_no_step_depends_on_its_length(folder):
+    constant = {"schedule": "constant"}
+    open_workdir(folder, optim=constant)
+    open_workdir(folder, optim=constant, epochs=9, early_stop=5)
+    assert workdir.read_record(folder)["config"]["train"]["epochs"] == 9
+
+
+def test_under_a_cosine_a_run_keeps_its_length(folder):
+    open_workdir(folder, early_stop=2)
+    with pytest.raises(InputError, match=r"train\.epochs: 4 there, 9 now"):
+        open_workdir(folder, epochs=9, early_stop=3)
 
 
 def test_archives_are_numbered_beside_those_that_were_renamed(folder):
