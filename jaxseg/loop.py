@@ -44,7 +44,7 @@ def train(experiment: Experiment, workdir: Path) -> None:
 
     Raises:
       InputError: loss or gradient stays not finite; the last good checkpoint is kept.
-      Interrupted: SIGINT or SIGTERM came; saved, and the same command goes on.
+      Interrupted: a signal to stop came; saved, and the same command goes on.
     """
     try:
         training = _Training(experiment, workdir)

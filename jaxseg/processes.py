@@ -128,7 +128,7 @@ def run_jobs(jobs: Mapping[str, Job], slots: Sequence[Slot], folder: Path) -> No
     """Runs the jobs, as many at a time as there are slots, the first ones first.
 
     What a run says goes to `folder`/NAME.log. One that fails leaves the others alone.
-    SIGINT and SIGTERM are handed on, and each run saves and stops.
+    Signals to stop are handed on, and each run saves and stops.
 
     Raises:
       InputError: some runs failed, or wait for a file that none of them wrote.

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 STOPPED = 75
 """Exit code: stopped by a signal, and `same_command` goes on."""
-STOPPING = {signal.SIGINT, signal.SIGTERM}
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+"""SIGUSR1 is what many jobs of SLURM ask for before their time is over."""
 ECHO = 1.0
 """Seconds within which a signal that comes again is the same wish.
 
@@ -25,7 +26,7 @@ def same_command() -> str:
 
 @contextlib.contextmanager
 def bounded_stop(seconds: float) -> Iterator[None]:
-    """Ends the process with 75 some seconds after the first SIGINT or SIGTERM.
+    """Ends the process with 75 some seconds after the first of `STOPPING`.
 
     At a second one, later than an echo, it ends at once. Nothing is cleaned up then,
     and nothing needs to be: what is half-written has a temporary name.

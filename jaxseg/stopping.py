@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxseg import hosts
 from jaxseg.data.pipeline import HostBatch
+from jaxseg.signals import STOPPING
 from jaxseg.types import Array
 
 
 class Stopping:
-    """SIGINT and SIGTERM ask for the end; the step after which it comes is agreed on.
+    """A signal of `STOPPING` asks for the end; after which step is agreed on.
 
     A process alone stops at once. One of several puts its wish into the inputs of its
     next step, where it is averaged with the losses; all of them read the same average
@@ -36,10 +37,7 @@ class Stopping:
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
         """Inside, signals are noted; outside, they do what they did before."""
-        handlers = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        handlers = {number: signal.signal(number, self._note) for number in STOPPING}
         try:
             yield
         finally:

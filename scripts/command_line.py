@@ -30,7 +30,8 @@ def main(run: Callable[[list[str]], None]) -> None:
     backend.set_xla_flags()
     # There orbax prints the tracebacks of its threads, and raises the errors as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for number in signals.STOPPING - {signal.SIGINT}:
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C
     try:
         with signals.bounded_stop(_exit_seconds()):
             run(sys.argv[1:])

@@ -13,6 +13,8 @@ import signal
 import jax
 import pytest
 
+from jaxseg import signals
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -41,7 +43,7 @@ def private_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def own_signals():
     """Scripts that a test runs in this process leave its signals as they were."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in signals.STOPPING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -87,6 +87,20 @@ def test_a_program_that_ends_in_time_ends_as_it_likes(start):
     assert (process.returncode, out, err) == (0, "told\nended\n", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_each_signal_to_stop_interrupts_a_script_with_75(number):
+    """Also SIGUSR1, as in `#SBATCH --signal=USR1@120`."""
+    code = WRAPPED.format(
+        error=f"os.kill(os.getpid(), {int(number)}) or time.sleep(60)"
+    )
+    command = [sys.executable, "-c", f"import os, time\n{code}", str(SCRIPTS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (
+        75,
+        "\nstopped; the same command goes on\n",
+    )
+
+
 def test_one_that_does_not_is_ended_with_75(start):
     process = start("0.5")
     process.send_signal(signal.SIGTERM)
