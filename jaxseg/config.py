@@ -124,6 +124,7 @@ class Train:
     max_skipped: int = 3  # steps in a row whose gradients are not finite
     steps_per_call: int = 1  # in one program; the host looks between calls only
     log_every: int = 20  # steps between two looks at the loss
+    save_every: int | None = None  # steps; long epochs are saved in between
     preview: int = 4  # validation samples drawn every epoch; 0 is none
     log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # beside files and TensorBoard
     profile_steps: tuple[int, int] | None = None  # these and those before the second

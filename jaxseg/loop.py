@@ -170,7 +170,8 @@ class _Training:
         """Steps to the end of the epoch; returns what they cost."""
         phase, calls = self.calls.plan(epoch, self.step)
         todo = sum(count for count, _ in calls)
-        batches = phase.batches(self.step, self.step + todo)
+        end = self.step + todo
+        batches = phase.batches(self.step, end)
         unread, in_flight = collections.deque(), collections.deque()
         started, waited = time.monotonic(), 0.0
         with jax.transfer_guard("disallow"):
@@ -191,6 +192,9 @@ class _Training:
                     self._read_losses(unread, keep=CALLS_AHEAD)
                 if self.stopping.is_agreed:
                     break
+                if self._is_due(count) and self.step < end:
+                    self._read_losses(unread, keep=0)
+                    self._save_unfinished()
             self._give_back(in_flight, phase, keep=0)
             self._read_losses(unread, keep=0)
             self.profiler.end(self.step, self.state)
@@ -200,6 +204,11 @@ class _Training:
             "images_per_second": todo * phase.size.batch_size / seconds,
             "input_wait": waited / seconds,
         }
+
+    def _is_due(self, count: int) -> bool:
+        """Whether `train.save_every` was reached in the last `count` steps."""
+        every = self.config.save_every
+        return every is not None and self.step // every > (self.step - count) // every
 
     def _give_back(self, in_flight: collections.deque, phase: Phase, keep: int) -> None:
         """Waits for all but the last `keep` calls and frees the buffers they read."""
@@ -292,6 +301,11 @@ class _Training:
         progress = dataclasses.asdict(self.progress)
         self.checkpoints.save(self.step, self.state, progress, score)
 
+    def _save_unfinished(self) -> None:
+        """An epoch that is not over, or not validated: never the best."""
+        self.progress.history = self.writer.history
+        self._save(-math.inf)
+
     @property
     def _is_stale(self) -> bool:
         """Whether to stop early."""
@@ -305,9 +319,8 @@ class _Training:
         )
 
     def _stop_for_signal(self) -> None:
-        self.progress.history = self.writer.history
         if self.checkpoints.latest != self.step:
-            self._save(-math.inf)
+            self._save_unfinished()
         self.checkpoints.wait()
         raise Interrupted(f"{self.stopping.reason} at step {self.step}")
 

@@ -19,6 +19,7 @@ POSITIVE = {
     "train.early_stop",
     "train.accumulate",
     "train.log_every",
+    "train.save_every",
     "train.steps_per_call",
     "optim.learning_rate",
     "optim.decay_factor",

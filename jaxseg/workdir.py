@@ -31,6 +31,7 @@ HARMLESS = {
     "train.max_skipped",  # a run that it ended may go on with a larger one
     "train.preview",
     "train.profile_steps",
+    "train.save_every",
     "train.shard_optimizer",
     "train.precision",  # what it resolves to is compared
 }

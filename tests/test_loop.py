@@ -1,6 +1,7 @@
 """The loop as a whole: resume after kill -9, early stop, what is never the best."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from jaxseg.data.cache import Decoder
 from jaxseg.errors import InputError
 from jaxseg.report import finished
 from jaxseg.report.previews import Previews
+from jaxseg.stopping import Stopping
 from jaxseg.thresholds import Threshold
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -233,6 +235,39 @@ def test_a_run_that_becomes_longer_is_as_one_that_was_long_from_the_start(tmp_pa
     built = train(2, "whole")
     assert read_rows(tmp_path / "grown") == read_rows(tmp_path / "whole")
     same_checkpoint(built, tmp_path / "grown", tmp_path / "whole", "latest")
+
+
+def test_a_long_epoch_is_saved_in_between_and_goes_on_from_there(tmp_path, monkeypatch):
+    def build(**train):
+        record = tree(tmp_path, epochs=1, preview=0, **train)
+        record["data"]["num_photos"] = 24
+        return experiment.build_experiment(parse(record))
+
+    loop.train(build(), tmp_path / "whole")
+    built = build(save_every=2)
+    steps = built.phases[0].loader.steps_per_epoch
+    assert steps > 5
+    saved, save = [], Checkpoints.save
+    ask, asked = Stopping.ask, itertools.count()
+
+    def note(self, step, *arguments):
+        saved.append(step)
+        save(self, step, *arguments)
+
+    def fail(self, batch):  # as if the machine were gone, but that it can be tested
+        if next(asked) == 5:
+            raise RuntimeError("gone")
+        return ask(self, batch)
+
+    monkeypatch.setattr(Checkpoints, "save", note)
+    monkeypatch.setattr(Stopping, "ask", fail)
+    with pytest.raises(RuntimeError, match="gone"):
+        loop.train(built, tmp_path / "broken")
+    assert saved == [2, 4]
+    loop.train(built, tmp_path / "broken")
+    assert saved[2:] == [*range(6, steps, 2), steps]
+    assert read_rows(tmp_path / "broken") == read_rows(tmp_path / "whole")
+    same_checkpoint(built, tmp_path / "broken", tmp_path / "whole", "latest")
 
 
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_ends_with_75(
