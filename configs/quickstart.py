@@ -1,6 +1,8 @@
 """A small U-Net with an image head on generated photographs of cracked concrete.
 
 python scripts/train.py --config configs/quickstart.py --workdir runs/quickstart
+
+Expected: AP about 0.95 of the test images, IoU of the cracks about 0.5.
 """
 
 from ml_collections import ConfigDict

@@ -226,6 +226,17 @@ def test_a_threshold_that_does_not_fit_is_said(tmp_path, f1, best, is_said):
     assert (f"instead of {f1 or 0:.4f}" in said) == is_said
 
 
+def test_of_a_threshold_by_hand_only_that_is_said(tmp_path):
+    make_finished(tmp_path, "binary", n=300)
+    found = {"optimistic_f1": 0.9, "optimistic_threshold": 0.25, "f1": 0.1}
+    edit(tmp_path / "test" / "metrics.json", **found)
+    image = {"value": 0.5, "rule": "by hand", "note": "chosen by hand"}
+    edit(tmp_path / "model" / "model.json", thresholds={"image": image})
+    said = warnings_of(tmp_path)
+    assert "The image threshold 0.5: chosen by hand." in said
+    assert "in hindsight" not in said
+
+
 def test_a_good_run_is_not_warned_of(tmp_path):
     make_finished(tmp_path, "binary", n=300)
     assert warnings_of(tmp_path) == ""

@@ -7,6 +7,7 @@ import numpy as np
 from jaxseg import metrics
 from jaxseg.metrics.bootstrap import Interval
 from jaxseg.report.finished import FinishedRun
+from jaxseg.thresholds import BY_HAND
 
 FEW_IMAGES, FEW_OF_A_CLASS = 100, 30
 EDGE = {"image": 0.01, "mask": 2 / 256}
@@ -81,6 +82,8 @@ def _thresholds(run: FinishedRun) -> Iterator[str]:
                 "range: the scores are badly scaled, and new images may all fall on "
                 "one side of it."
             )
+    if run.thresholds.get("image", {}).get("rule") == BY_HAND:
+        return
     best, reached = run.metrics.get("optimistic_f1"), run.metrics.get("f1")
     if None not in (best, reached) and best - reached > MUCH_BETTER:
         yield (
