@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import make_parity_arrays as parity
 import numpy as np
 import pytest
+import tiny_models as tiny
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
-from tiny_models import BINARY, CLASSIFICATION
 
 from jaxseg import export, pretrained, weight_files
 from jaxseg.config import Model, Spec
@@ -285,8 +285,8 @@ def own_model(folder, spec, mean=IMAGENET[0]):
     }
     description = {
         "model": {"name": spec.name, **spec.kwargs},
-        "task": CLASSIFICATION,
-        "classes": BINARY,
+        "task": tiny.CLASSIFICATION,
+        "classes": tiny.BINARY,
         "thresholds": {},
         "preprocessing": kept,
     }
@@ -334,20 +334,7 @@ def test_a_head_for_other_classes_starts_anew(tmp_path, capsys):
     assert "starts anew, for other classes: params/mask_head" in capsys.readouterr().out
 
 
-TRANSPOSED = Spec(
-    "unet",
-    dict(
-        widths=(2, 4),
-        norm="batch",
-        bn_group=None,
-        activation="relu",
-        dropout=(0.0, 0.0),
-        decoder="transpose",
-        head_kernel=1,
-        image_head=False,
-        adjust_gradient=False,
-    ),
-)
+TRANSPOSED = Spec("unet", {key: v for key, v in tiny.UNET.items() if key != "name"})
 
 
 @pytest.mark.parametrize(
