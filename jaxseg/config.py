@@ -86,7 +86,7 @@ class Part:
     """How a part of the network trains apart from the rest."""
 
     rate: float  # times the learning rate; 0 never trains
-    from_epoch: int  # epochs before it stays as it is
+    from_epoch: int  # until then the part stays as it is
 
 
 @dataclasses.dataclass(frozen=True)

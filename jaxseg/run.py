@@ -135,7 +135,7 @@ def evaluate(
                 f"images in the {part} part", "none", "--split with another part"
             )
         variables, progress = loop.restore(built, folder, epoch)
-        stored = _stored_thresholds(folder, epoch, chosen or {})
+        stored = _stored_thresholds(folder, part, epoch, chosen or {})
         if epoch == "best":
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
@@ -152,7 +152,7 @@ def evaluate(
 
 
 def _stored_thresholds(
-    folder: Path, epoch: str, chosen: Mapping[str, float]
+    folder: Path, part: str, epoch: str, chosen: Mapping[str, float]
 ) -> Thresholds | None:
     """Those of the model, if it is its epoch, with the chosen ones in their place."""
     stored = None
@@ -164,6 +164,13 @@ def _stored_thresholds(
             "thresholds that the model of a finished run has, judged at its best epoch",
             f"{', '.join(sorted(unknown))}; it has {', '.join(stored or ()) or 'none'}",
             "--threshold with those of model/model.json, and without --epoch last",
+        )
+    judged = workdir.judged_part(folder) if chosen else part
+    if part != judged:
+        raise InputError(
+            f"--threshold with the part that the run was judged on, {judged}",
+            f"--split {part}",
+            f"--split {judged}",
         )
     return stored and stored | {k: by_hand(k, value) for k, value in chosen.items()}
 

@@ -74,8 +74,8 @@ def choose_image_threshold(
       InputError: min_recall is outside (0, 1] and used.
       ValueError: NaN scores or other labels.
 
-    Differs: the design asks for the smallest threshold that keeps the recall; lower
-    thresholds keep it too and only add false alarms, so the highest is meant.
+    Of all thresholds that keep the recall the highest is taken: lower ones only add
+    false alarms.
 
     >>> scores, labels = np.array([0.2, 0.4, 0.8]), np.array([0, 1, 1])
     >>> choose_image_threshold(scores, labels, rule="max_f1", min_recall=0.9).value

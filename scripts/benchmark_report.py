@@ -19,7 +19,7 @@ AGAINST_COLUMNS = (
     "a step of",
     "measured",
     "on",
-    "speed to PyTorch's fastest form in this precision",
+    "speed against PyTorch's fastest form in this precision",
     "in any",
 )
 SCALE_COLUMNS = (
@@ -207,7 +207,8 @@ def _against_pytorch(records: Sequence[dict]) -> list[tuple[str, ...]]:
         theirs = [name for name in seconds if name.startswith("PyTorch")]
         if not theirs:
             continue
-        precision = next(p for p in PRECISIONS if f"jaxseg {p}" in seconds)
+        own = [name for name in seconds if name.startswith("jaxseg ")]
+        precision = next(p for p in PRECISIONS if f"jaxseg {p}" in own[0])
         forms = [name for name in theirs if precision in name], theirs
         fastest = [min(names, key=seconds.get, default=None) for names in forms]
         ratios = [_range(record["ratios"][name]) if name else "" for name in fastest]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import command_line
 
-from jaxseg.schema import parse_literal
+from jaxseg.schema import matches, parse_literal
 
 
 def run(arguments: list[str]) -> None:
@@ -33,11 +33,12 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--threshold",
         nargs="+",
+        action="extend",
         type=_threshold,
         default=[],
         metavar="KIND=VALUE",
-        help="image=0.31 and/or mask=0.4, e.g. of the sliders of report.html: judged "
-        "at, and stored in the model for predict, serve and export",
+        help="to judge at and to keep in the model, for predict, serve and export: "
+        "image=0.31, mask=0.4 or both; of masks to 1/256",
     )
     options = parser.parse_args(plain)
 
@@ -56,12 +57,11 @@ def run(arguments: list[str]) -> None:
 def _threshold(text: str) -> tuple[str, float]:
     kind, _, number = text.partition("=")
     value = parse_literal(number)
-    if kind not in ("image", "mask") or not isinstance(value, int | float):
-        value = -1
-    if not 0 <= value <= 1:
+    is_share = matches(value, float) and 0 <= value <= 1
+    if kind not in ("image", "mask") or not is_share:
         words = f"expected image=VALUE or mask=VALUE, 0 to 1, found {text}"
         raise argparse.ArgumentTypeError(words)
-    return kind, float(value)
+    return kind, value
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ Writes to OUT, with the sub-folders of the images: masks/ (PNG of class ids, wit
 palette that shows them), results.csv with score, decision and the measurements of what
 was found, components.csv with a row per connected piece, and what else is asked for.
 Lengths, widths and areas are in pixels of the image. The same command goes on where it
-stopped. Images that cannot be read are named at the end and in skipped.csv; all others
-are done.
+stopped. Images and folders that cannot be read are named at the end and in skipped.csv;
+all others are done. Files of other kinds are counted.
 
 How large images are treated: a model that was trained on windows (data.crop) works tile
 by tile, at full resolution. One that was trained on resized images resizes: right where
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
     skipped = folder.predict_folder(model, options.images, options.out, wanted)
     console.print(f"- {options.out / 'results.csv'} is written", markup=False)
     if skipped and options.on_corrupt == "skip":
-        console.print(f"WARNING: {len(skipped)} images are in skipped.csv")
+        console.print(f"WARNING: {len(skipped)} that cannot be read: skipped.csv")
     else:
         folder.refuse_broken(skipped, options.out)
 
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "--on-corrupt",
         choices=("fail", "skip"),
         default="fail",
-        help="images that cannot be read: exit code 2 at the end, or 0",
+        help="images or folders that cannot be read: exit code 2 at the end, or 0",
     )
     add(
         "--max-pixels",

@@ -5,7 +5,7 @@
 For a machine that reads faster than the one that trains, or costs less: every file is
 checked, copied into records and decoded to `data.image_size`, in the cache folder
 (~/.cache/jaxseg, or --config.data.cache_dir=DIR, which the training needs as well).
-Nothing is trained. Then it says what the cache folder holds. Exit codes: 0 done; 2
+Nothing is trained. Then it lists all sets in the cache folder. Exit codes: 0 done; 2
 wrong data or config.
 """
 

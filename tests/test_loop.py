@@ -499,6 +499,8 @@ def test_a_threshold_by_hand_is_judged_and_stored(uninterrupted, tmp_path):
     assert "chosen by hand" in (workdir / "report.html").read_text()
     with pytest.raises(InputError, match="judged at its best epoch"):
         run.evaluate(config, workdir, "test", "last", chosen={"mask": 0.5})
+    with pytest.raises(InputError, match="judged on, test"):
+        run.evaluate(config, workdir, "val", chosen={"mask": 0.5})
 
 
 def test_the_last_epoch_is_judged_beside_the_best(uninterrupted):

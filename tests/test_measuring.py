@@ -89,8 +89,7 @@ def test_large_boxes_are_measured_one_at_a_time(monkeypatch):
 
     monkeypatch.setattr(measuring, "measure", measure_alone)
     with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(measure_classes, mask, levels, CLASSES)
+        list(pool.map(lambda _: measure_classes(mask, levels, CLASSES), range(4)))
     assert len(most) >= 8
     assert max(most) == 1
 

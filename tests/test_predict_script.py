@@ -100,7 +100,7 @@ def test_a_broken_image_ends_with_2_or_is_skipped(call, tmp_path):
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 3
     code, printed = call("--on-corrupt", "skip")
     assert code == 0, printed
-    assert "WARNING: 1 images are in skipped.csv" in printed
+    assert "WARNING: 1 that cannot be read: skipped.csv" in printed
 
 
 def test_the_guard_against_huge_images_can_be_set(call, tmp_path):

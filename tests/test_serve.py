@@ -420,7 +420,7 @@ def test_work_is_ended_after_a_signal_without_uvloop_too(tmp_path):
 
         def slowly():
             yield body[:9]
-            time.sleep(0.2)  # then it is in work
+            httpx2.get(f"http://127.0.0.1:{port}/model", timeout=60)  # it has come in
             server.send_signal(signal.SIGTERM)
             time.sleep(1)
             yield body[9:]

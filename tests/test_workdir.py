@@ -1,6 +1,7 @@
 """The run folder: what may go on in it, and what an interruption leaves of it."""
 
 import pytest
+import tiny_models as tiny
 from test_loop import parse, tree
 
 from jaxseg import workdir
@@ -16,10 +17,14 @@ def folder(tmp_path):
     return path
 
 
-def open_workdir(folder, *, restart=False, data=None, optim=None, **train):
+def open_workdir(
+    folder, *, restart=False, data=None, optim=None, task=None, loss=None, **train
+):
     record = tree(folder.parent, **train)
     record["data"] |= data or {}
     record["optim"] |= optim or {}
+    record["task"] = task or record["task"]
+    record["loss"] = record["loss"] if loss is None else loss
     workdir.open_workdir(folder, parse(record), FACTS, restart=restart)
 
 
@@ -56,10 +61,20 @@ def test_a_run_may_become_longer_where_no_step_depends_on_its_length(folder):
     assert workdir.read_record(folder)["config"]["train"]["epochs"] == 9
 
 
-def test_under_a_cosine_a_run_keeps_its_length(folder):
-    open_workdir(folder, early_stop=2)
+@pytest.mark.parametrize("bound", ["cosine", "sizes", "dynamic"])
+def test_what_depends_on_the_length_of_a_run_keeps_it(folder, bound):
+    groups = {} if bound == "cosine" else {"optim": {"schedule": "constant"}}
+    short, long = {}, {}
+    if bound == "sizes":
+        short, long = (
+            {"sizes": ((16, 2), (32, epochs - 2)), "epochs": epochs}
+            for epochs in (4, 9)
+        )
+    if bound == "dynamic":
+        groups |= {"task": tiny.SEGDEC, "loss": {}}
+    open_workdir(folder, **groups, early_stop=2, **short)
     with pytest.raises(InputError, match=r"train\.epochs: 4 there, 9 now"):
-        open_workdir(folder, epochs=9, early_stop=3)
+        open_workdir(folder, **groups, early_stop=3, **{"epochs": 9} | long)
 
 
 def test_archives_are_numbered_beside_those_that_were_renamed(folder):

@@ -1,1 +1,1 @@
-"""The path from listed files to batches; see the design in each module."""
+"""The path from listed files to batches; each module says its part."""

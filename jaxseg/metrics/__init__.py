@@ -43,7 +43,8 @@ The soft metrics need no rule but s, the same per image and pooled:
 
 Of images: accuracy, precision, recall, f1, tp, fp, fn, tn at the threshold that the
 validation set chose, `auc`, `ap` (in steps) and `ap_trapezoid`; see `image_summary`. Of
-the judged part also what a threshold reaches that is chosen on that very part:
+the pixels of a binary set `auc`, `ap`, `ods` and `ois`; see `histogram_summary`. Of the
+judged part also what a threshold reaches that is chosen on that very part:
 `optimistic_*` and `*_without_misses`; see `hindsight_summary`. And of its connected
 defects: `<metric>/<class>/per_region`; see `region_summary`. And what looks at lines
 instead of areas: cldice, f1_2px, f1_1pct, component_error and width_bias; see

@@ -330,7 +330,7 @@ def refuse_broken(skipped: list[tuple[str, str]], total_path: Path) -> None:
     if skipped:
         listed = [f"{source} {reason}" for source, reason in skipped]
         raise InputError(
-            "readable images; all others are predicted",
+            "readable images and folders; all others are predicted",
             f"{len(skipped)} that are not: {shorten(listed)}",
             f"mend them (they stand in {total_path / 'skipped.csv'}) and run the same "
             "command again, or --on-corrupt skip",
