@@ -81,7 +81,8 @@ def _wrong_optim(optim: Optim) -> list[str]:
     if optim.milestones and optim.schedule != "step":
         problems.append(
             f"config.optim.milestones={optim.milestones} has no effect on "
-            f"config.optim.schedule={optim.schedule!r}; --config.optim.schedule=step"
+            f"config.optim.schedule={optim.schedule!r}; --config.optim.schedule=step "
+            'or --config.optim.milestones="()"'
         )
     return problems
 

@@ -83,11 +83,13 @@ def parse_json(text: str) -> Any:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, wait: bool, option: str = "--workdir") -> Iterator[None]:
+def exclusive(
+    path: Path, *, wait: bool, way_out: str = "choose another --workdir"
+) -> Iterator[None]:
     """Holds a lock file while the body runs; the system frees it when a process dies.
 
     Args:
-      option: that names the folder of the lock, for the message.
+      way_out: what to do but wait, for the message.
 
     Raises:
       InputError: another process holds it and `wait` is False.
@@ -100,7 +102,7 @@ def exclusive(path: Path, *, wait: bool, option: str = "--workdir") -> Iterator[
             raise InputError(
                 f"{path.parent} to be used by one process",
                 "another process is working in it",
-                f"wait for it to end, or choose another {option}",
+                f"wait for it to end, or {way_out}",
             ) from None
         yield
 

@@ -304,7 +304,8 @@ class _Training:
     def _save_unfinished(self) -> None:
         """An epoch that is not over, or not validated: never the best."""
         self.progress.history = self.writer.history
-        self._save(-math.inf)
+        with jax.transfer_guard("allow"):  # orbax copies as the steps never do
+            self._save(-math.inf)
 
     @property
     def _is_stale(self) -> bool:

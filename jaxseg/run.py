@@ -135,7 +135,9 @@ def evaluate(
                 f"images in the {part} part", "none", "--split with another part"
             )
         variables, progress = loop.restore(built, folder, epoch)
-        stored = _stored_thresholds(folder, part, epoch, chosen or {})
+        stored = _stored_thresholds(folder) if epoch == "best" else None
+        if chosen:
+            stored = _replace(stored, folder, part, chosen)
         if epoch == "best":
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
@@ -151,13 +153,21 @@ def evaluate(
         return summary
 
 
-def _stored_thresholds(
-    folder: Path, part: str, epoch: str, chosen: Mapping[str, float]
-) -> Thresholds | None:
-    """Those of the model, if it is its epoch, with the chosen ones in their place."""
-    stored = None
-    if epoch == "best" and workdir.is_finished(folder):
-        stored = trained.restore(folder / "model").thresholds
+def _stored_thresholds(folder: Path) -> Thresholds | None:
+    """Those of the model of a finished run, where it was chosen once and for all."""
+    if not workdir.is_finished(folder):
+        return None
+    return trained.restore(folder / "model").thresholds
+
+
+def _replace(
+    stored: Thresholds | None, folder: Path, part: str, chosen: Mapping[str, float]
+) -> Thresholds:
+    """The thresholds of a finished run with those that were chosen by hand.
+
+    Raises:
+      InputError: the model has no such threshold, or was judged on another part.
+    """
     unknown = chosen.keys() - (stored or {}).keys()
     if unknown:
         raise InputError(
@@ -165,14 +175,14 @@ def _stored_thresholds(
             f"{', '.join(sorted(unknown))}; it has {', '.join(stored or ()) or 'none'}",
             "--threshold with those of model/model.json, and without --epoch last",
         )
-    judged = workdir.judged_part(folder) if chosen else part
+    judged = workdir.judged_part(folder)
     if part != judged:
         raise InputError(
             f"--threshold with the part that the run was judged on, {judged}",
             f"--split {part}",
             f"--split {judged}",
         )
-    return stored and stored | {k: by_hand(k, value) for k, value in chosen.items()}
+    return stored | {kind: by_hand(kind, value) for kind, value in chosen.items()}
 
 
 def _store_thresholds(
@@ -205,7 +215,7 @@ def _write_results(
 ) -> dict[str, float]:
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
-    validation = judge.validate(built, variables)
+    validation = judge.validate(built, variables, _stored_thresholds(folder))
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, validation, part, folder / part)
     mode = metrics.mode_of(monitor)
@@ -223,6 +233,7 @@ def _write_results(
     description = {
         **describe(built, validation.thresholds, {part: summary}),
         "best_epoch": progress.best_epoch,
+        "epochs": len(history),
     }
     export.save_model(folder / "model", variables, description)
     console.print(f"- {folder / part} and {folder / 'model'} are written", markup=False)

@@ -52,7 +52,7 @@ def run_sweep(
     """
     _refuse_single_run(folder)
     if not hosts.is_alone():
-        raise InputError(
+        raise hosts.SharedError(
             "--sweep in one process",
             "several that train together",
             "the runs of the sweep one by one, each in a --workdir of its own",
@@ -62,7 +62,7 @@ def run_sweep(
         workdir.write_sweep(folder, runs)
         todo = {}
         for name in runs:
-            if workdir.is_finished(folder / name) and not restart:
+            if _is_done(runs[name], folder / name) and not restart:
                 console.print(f"- {folder / name} is finished", markup=False)
             else:
                 first = _first_of_seeds(runs, name)
@@ -92,6 +92,14 @@ def _run_side_by_side(
             command += ["--like", str(like)]
         jobs[name] = processes.Job(command, like and like / "split.csv", since)
     processes.run_jobs(jobs, pool.slots, folder)
+
+
+def _is_done(config: Run, folder: Path) -> bool:
+    """Whether nothing is left to do; it may be asked to become longer."""
+    if not workdir.is_finished(folder):
+        return False
+    kept, train = workdir.read_record(folder)["config"]["train"], config.train
+    return (kept["epochs"], kept["early_stop"]) == (train.epochs, train.early_stop)
 
 
 def _without_seed(config: Run) -> Run:

@@ -1,4 +1,4 @@
-"""Choosing the decision threshold, on validation scores only.
+"""Choosing the decision threshold, on validation scores only or by hand.
 
 A decision is score >= threshold everywhere in the program. Candidates are the distinct
 scores (for pixels: the lower edges of histogram bins that hold any); of equally good
@@ -48,9 +48,9 @@ class Threshold:
 
 
 def by_hand(kind: str, value: float) -> Threshold:
-    """A threshold that a person chose; of masks the nearest edge of a bin of scores."""
+    """A threshold that a person chose; of masks the nearest edge between two bins."""
     if kind == "mask":
-        value = round(value * NUM_BINS) / NUM_BINS
+        value = min(max(round(value * NUM_BINS), 1), NUM_BINS - 1) / NUM_BINS
     note = "chosen by hand; it flatters the images that it was chosen on"
     return Threshold(value, BY_HAND, note)
 

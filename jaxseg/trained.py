@@ -71,8 +71,8 @@ class Trained:
     Attributes:
       network: name in MODELS and its keys.
       task: without its loss; it turns outputs into probabilities.
-      thresholds: of validation, 'mask' and/or 'image'; {} where the largest
-        probability decides.
+      thresholds: of validation or by hand, 'mask' and/or 'image'; {} where the
+        largest probability decides.
       variables: arrays on the host, as `model.apply` takes them.
       digest: changes with any of the files.
     """

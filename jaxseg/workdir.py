@@ -18,7 +18,7 @@ from jaxseg import config, files, hosts
 from jaxseg.errors import InputError
 from jaxseg.schema import flatten
 
-# Keys that do not change a result: a run may go on with other values of them.
+# Keys that change nothing that was done: a run may go on with other values of them.
 HARMLESS = {
     "data.dir",
     "data.cache",
@@ -90,7 +90,8 @@ def open_workdir(
         if not restart:
             _refuse_difference(old, record, workdir)
             # Harmless keys hold from now on, for the scripts that read them here too.
-            _write_record(path, {**old, "config": record["config"]})
+            new = {key: record[key] for key in ("config", "origin") if key in record}
+            _write_record(path, {**old, **new})
             return
         _archive(workdir)
     # The last of them is what a killed process has written of config.json.
@@ -139,15 +140,27 @@ def sweep_folders(folder: Path) -> list[Path]:
 
 
 def is_finished(workdir: Path) -> bool:
-    """Whether the run was trained, judged and saved; model.json is written last."""
-    return (workdir / "model" / "model.json").is_file()
+    """Whether the run was trained, judged and saved; model.json is written last.
+
+    One that becomes longer is so again when its new epochs are judged.
+    """
+    if not (workdir / "model" / "model.json").is_file():
+        return False
+    try:
+        rows = (workdir / "metrics.csv").read_text("utf-8").splitlines()
+        return len(rows) == 1 + _read_model(workdir)["epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # whoever reads what is damaged or missing says so
 
 
 def judged_part(workdir: Path) -> str:
     """The part that a finished run was judged on: 'test', or 'val' without a test."""
-    described = files.parse_json((workdir / "model" / "model.json").read_text("utf-8"))
-    (part,) = described["metrics"]
+    (part,) = _read_model(workdir)["metrics"]
     return part
+
+
+def _read_model(workdir: Path) -> dict[str, Any]:
+    return files.parse_json((workdir / "model" / "model.json").read_text("utf-8"))
 
 
 def read_metrics(workdir: Path) -> dict[str, float | None]:
@@ -219,18 +232,20 @@ def device() -> str:
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
-def _harmless(flat: dict[str, Any]) -> set[str]:
-    """Keys that may differ; the number of epochs where none depends on how many come.
+def _harmless(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """Keys that may differ; a run may become longer where nothing knew its length.
 
     Args:
-      flat: the config that goes on.
+      before, after: configs, flat.
     """
-    is_bound = (
-        flat["optim.schedule"] == "cosine"
-        or flat.get("train.sizes")
-        or flat.get("task.dynamic")
+    knows_length = (
+        after["optim.schedule"] == "cosine"
+        or after.get("train.sizes")
+        or after.get("task.dynamic")
     )
-    return HARMLESS if is_bound else HARMLESS | {"train.epochs"}
+    if knows_length or after["train.epochs"] < before["train.epochs"]:
+        return HARMLESS
+    return HARMLESS | {"train.epochs"}
 
 
 def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
@@ -238,7 +253,7 @@ def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
     different = [
         f"config.{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _harmless(after)
+        if before.get(key) != after.get(key) and key not in _harmless(before, after)
     ]
     for fact in ("data_hash", "precision"):
         if fact in new and old[fact] != new[fact]:

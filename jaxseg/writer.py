@@ -7,6 +7,7 @@ validation, and the picture of previews/.
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,8 @@ class Writer:
         self.history = list(history)
         self._csv = workdir / "metrics.csv"
         self._writes = hosts.is_first()
-        self._trackers = open_trackers(log_to, workdir) if self._writes else []
+        names = log_to if self._writes else ()
+        self._trackers = hosts.in_turn(partial(open_trackers, names, workdir))
         self._events = Events(workdir / "events") if self._writes else None
         self._write_csv()  # rows of an epoch that was not saved are gone with it
 

@@ -30,8 +30,9 @@ def main(run: Callable[[list[str]], None]) -> None:
     backend.set_xla_flags()
     # There orbax prints the tracebacks of its threads, and raises the errors as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    for number in signals.STOPPING - {signal.SIGINT}:
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C
+    for number in signals.STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt_once)
     try:
         with signals.bounded_stop(_exit_seconds()):
             run(sys.argv[1:])
@@ -51,6 +52,18 @@ def main(run: Callable[[list[str]], None]) -> None:
         # what it has done.
         for number in signals.STOPPING:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt_once(number: int, frame) -> None:
+    """As Ctrl-C; what comes again is left to `signals.bounded_stop`."""
+    del number, frame
+    for other in signals.STOPPING:
+        signal.signal(other, _hear_no_more)
+    raise KeyboardInterrupt
+
+
+def _hear_no_more(number: int, frame) -> None:
+    """In place of SIG_IGN, of which the watching thread would hear nothing."""
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

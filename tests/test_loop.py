@@ -251,6 +251,7 @@ def test_a_long_epoch_is_saved_in_between_and_goes_on_from_there(tmp_path, monke
     ask, asked = Stopping.ask, itertools.count()
 
     def note(self, step, *arguments):
+        assert jax.config.jax_transfer_guard_device_to_host != "disallow"
         saved.append(step)
         save(self, step, *arguments)
 
@@ -496,6 +497,7 @@ def test_a_threshold_by_hand_is_judged_and_stored(uninterrupted, tmp_path):
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"thresholds", "metrics"}
     assert run.evaluate(config, workdir, "test")["image_threshold"] == 0.0
+    assert run.run(config, workdir)["image_threshold"] == 0.0  # nothing is left to do
     assert "chosen by hand" in (workdir / "report.html").read_text()
     with pytest.raises(InputError, match="judged at its best epoch"):
         run.evaluate(config, workdir, "test", "last", chosen={"mask": 0.5})

@@ -187,6 +187,14 @@ def test_only_runs_that_are_not_finished_are_trained(copied, monkeypatch):
     assert [seed for seed, _ in called] == [4, 3, 4]
 
 
+def test_runs_that_shall_stop_later_go_on(copied, monkeypatch):
+    folder, runs = copied
+    called = []
+    monkeypatch.setattr(run, "run", lambda config, folder, **_: called.append(folder))
+    sweep.run_sweep(seeds_of(record(folder, early_stop=5)), runs)
+    assert called == [runs / "seed_3", runs / "seed_4"]
+
+
 def test_runs_that_differ_in_the_seed_only_share_the_split_of_the_first(
     tmp_path, monkeypatch
 ):

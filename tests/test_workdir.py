@@ -18,14 +18,23 @@ def folder(tmp_path):
 
 
 def open_workdir(
-    folder, *, restart=False, data=None, optim=None, task=None, loss=None, **train
+    folder,
+    *,
+    restart=False,
+    data=None,
+    optim=None,
+    task=None,
+    loss=None,
+    origin=None,
+    **train,
 ):
     record = tree(folder.parent, **train)
     record["data"] |= data or {}
     record["optim"] |= optim or {}
     record["task"] = task or record["task"]
     record["loss"] = record["loss"] if loss is None else loss
-    workdir.open_workdir(folder, parse(record), FACTS, restart=restart)
+    facts = FACTS | ({"origin": origin} if origin else {})
+    workdir.open_workdir(folder, parse(record), facts, restart=restart)
 
 
 def names(folder):
@@ -38,12 +47,12 @@ def test_a_run_that_goes_on_takes_over_what_may_differ(folder):
     before = workdir.read_record(folder)
     moved = dict(dir="/moved", mm_per_pixel=0.2)
     harmless = dict(log_to=("mlflow",), profile_steps=(2, 4))
-    open_workdir(folder, data=moved, **harmless)
+    open_workdir(folder, data=moved, origin={"overrides": ["a"]}, **harmless)
     after = workdir.read_record(folder)
     config = before["config"]
     config["data"] |= moved
     config["train"] |= dict(log_to=["mlflow"], profile_steps=[2, 4])
-    assert after == before
+    assert after == before | {"origin": {"overrides": ["a"]}}
 
 
 def test_a_refused_config_leaves_the_record_as_it_was(folder):
@@ -59,6 +68,8 @@ def test_a_run_may_become_longer_where_no_step_depends_on_its_length(folder):
     open_workdir(folder, optim=constant)
     open_workdir(folder, optim=constant, epochs=9, early_stop=5)
     assert workdir.read_record(folder)["config"]["train"]["epochs"] == 9
+    with pytest.raises(InputError, match=r"train\.epochs: 9 there, 8 now"):
+        open_workdir(folder, optim=constant, epochs=8)
 
 
 @pytest.mark.parametrize("bound", ["cosine", "sizes", "dynamic"])
@@ -75,6 +86,15 @@ def test_what_depends_on_the_length_of_a_run_keeps_it(folder, bound):
     open_workdir(folder, **groups, early_stop=2, **short)
     with pytest.raises(InputError, match=r"train\.epochs: 4 there, 9 now"):
         open_workdir(folder, **groups, early_stop=3, **{"epochs": 9} | long)
+
+
+def test_a_run_that_becomes_longer_is_not_finished_until_it_is_judged(folder):
+    assert not workdir.is_finished(folder)
+    (folder / "model").mkdir()
+    (folder / "model" / "model.json").write_text('{"epochs": 2}')
+    for rows, is_finished in (("1\n2\n", True), ("1\n2\n3\n", False)):
+        (folder / "metrics.csv").write_text(f"epoch\n{rows}")
+        assert workdir.is_finished(folder) == is_finished
 
 
 def test_archives_are_numbered_beside_those_that_were_renamed(folder):

@@ -129,24 +129,14 @@ def check(
     opened, blank = _set_blank_aside(opened, listing.max_blank)
     kept = [item for item in opened if not item.problem]
     broken = tuple((item.record.id, item.problem) for item in opened if item.problem)
-    tallies = {item.record.id: item.tally for item in kept if item.tally is not None}
-    encoding, encoding_notes, refusals = None, [], Refusals()
+    refusals = Refusals()
     with refusals.collected():
         _refuse_broken(broken, on_corrupt, has_others=bool(kept))
     with refusals.collected():
         _refuse_different_sizes(kept)
     with refusals.collected():
         _refuse_unlabelled(kept)
-    if listing.mask_values != "ids":
-        with refusals.collected():
-            _refuse_unequal_palettes(kept)
-    if tallies:
-        with refusals.collected():
-            encoding, note = decide_encoding(
-                tallies, listing.classes, palette, listing.mask_values
-            )
-            missing = note_classes(list(tallies.values()), encoding, listing.classes)
-            encoding_notes = [note, *missing]
+    encoding, encoding_notes = _decide_encoding(kept, listing, palette, refusals)
     refusals.raise_all()
     mask_facts = [item.mask_facts for item in kept if item.mask_facts is not None]
     num_classes = len(listing.classes)
@@ -163,6 +153,28 @@ def check(
     )
     skipped = (*listing.skipped, *blank, *broken, *contrary)
     return Checked(records, encoding, notes, skipped, _content_hash(records))
+
+
+def _decide_encoding(
+    opened: Sequence[_Opened],
+    listing: Listing,
+    palette: tuple[str, ...],
+    refusals: Refusals,
+) -> tuple[MaskEncoding | None, list[str]]:
+    """How the masks are to be read, and notes; None without masks, or if refused."""
+    tallies = {item.record.id: item.tally for item in opened if item.tally is not None}
+    encoding, notes = None, []
+    if listing.mask_values != "ids":
+        with refusals.collected():
+            _refuse_unequal_palettes(opened)
+    if tallies:
+        with refusals.collected():
+            encoding, note = decide_encoding(
+                tallies, listing.classes, palette, listing.mask_values
+            )
+            missing = note_classes(list(tallies.values()), encoding, listing.classes)
+            notes = [note, *missing]
+    return encoding, notes
 
 
 def _open_record(listing: Listing, record: Record) -> _Opened:

@@ -52,12 +52,13 @@ def list_kept(cache_dir: Path) -> list[Kept]:
 
 
 def remove(kept: Kept) -> None:
-    """Deletes a set; a training that reads it goes on with the pages it has open.
+    """Deletes a set; decoded pixels that a training here has open stay with it.
 
     Raises:
       InputError: it is being written.
     """
-    with files.exclusive(kept.path.with_suffix(".lock"), wait=False, option="moment"):
+    lock, way_out = kept.path.with_suffix(".lock"), "delete less"
+    with files.exclusive(lock, wait=False, way_out=way_out):
         doomed = kept.path.with_name(f".{kept.path.name}.{os.getpid()}")
         kept.path.rename(doomed)  # a half-deleted set must not look like a whole one
         shutil.rmtree(doomed)

@@ -127,7 +127,7 @@ def open_store(out: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
     except OSError as error:
         found = f"{out}: {error.strerror}"
         raise InputError("a folder that can be written", found, FIX) from None
-    with files.exclusive(out / LOCK, wait=False, option="--out"):
+    with files.exclusive(out / LOCK, wait=False, way_out="choose another --out"):
         shutil.rmtree(out / PARTIAL)
         (out / PARTIAL).mkdir()
         try:

@@ -96,7 +96,7 @@ def _thresholds(run: FinishedRun) -> Iterator[str]:
 def _baseline(run: FinishedRun) -> Iterator[str]:
     reached = run.metrics.get("accuracy")
     idle = run.metrics.get("majority_accuracy")
-    if reached is not None and idle is not None and reached <= idle:
+    if reached is not None and idle is not None and reached <= idle < 1:
         yield (
             f"Accuracy {reached:.4f} is not above {idle:.4f}, that of always answering "
             "the most frequent class."

@@ -14,12 +14,12 @@ from jaxseg.report.charts import Line, chart
 from jaxseg.report.finished import FinishedRun
 from jaxseg.report.headline import title_of
 from jaxseg.report.page_data import jpeg
+from jaxseg.report.results import AVERAGINGS
 from jaxseg.writer import column_of
 
 MAX_GROUPS, MAX_CLASSES_SHOWN = 40, 30
 GIF_BYTES = 1_000_000
 PREVIEW_SIDE, PREVIEW_QUALITY = 1400, 80
-AVERAGINGS = ("/pooled", "/per_image", "/per_image_pos", "/per_region")
 SHOWN_OF_CLASSES = {
     *((metric, "") for metric in ("precision", "recall", "f1")),
     *((metric, "pooled") for metric in ("iou", "dice", "precision", "recall")),
