@@ -23,7 +23,6 @@ from jaxseg import (
     parallel,
     paths,
     signals,
-    trained,
     workdir,
     writer,
 )
@@ -42,7 +41,7 @@ from jaxseg.report import (
 )
 from jaxseg.schema import flatten
 from jaxseg.tasks import Thresholds
-from jaxseg.thresholds import by_hand
+from jaxseg.thresholds import Threshold, by_hand
 from jaxseg.vocabulary import SCHEMAS
 
 PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
@@ -135,7 +134,9 @@ def evaluate(
                 f"images in the {part} part", "none", "--split with another part"
             )
         variables, progress = loop.restore(built, folder, epoch)
-        stored = _stored_thresholds(folder) if epoch == "best" else None
+        stored = None
+        if epoch == "best":
+            stored = _stored_thresholds(folder, progress.best_epoch)
         if chosen:
             stored = _replace(stored, folder, part, chosen)
         if epoch == "best":
@@ -153,11 +154,13 @@ def evaluate(
         return summary
 
 
-def _stored_thresholds(folder: Path) -> Thresholds | None:
-    """Those of the model of a finished run, where it was chosen once and for all."""
-    if not workdir.is_finished(folder):
+def _stored_thresholds(folder: Path, best_epoch: int) -> Thresholds | None:
+    """Those of the run's model if it is of this epoch: chosen once and for all."""
+    described = workdir.read_model(folder)
+    if described.get("best_epoch") != best_epoch:
         return None
-    return trained.restore(folder / "model").thresholds
+    stored = described.get("thresholds", {})
+    return {kind: Threshold(**chosen) for kind, chosen in stored.items()}
 
 
 def _replace(
@@ -215,7 +218,8 @@ def _write_results(
 ) -> dict[str, float]:
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
-    validation = judge.validate(built, variables, _stored_thresholds(folder))
+    stored = _stored_thresholds(folder, progress.best_epoch)
+    validation = judge.validate(built, variables, stored)
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, validation, part, folder / part)
     mode = metrics.mode_of(monitor)
@@ -234,6 +238,7 @@ def _write_results(
         **describe(built, validation.thresholds, {part: summary}),
         "best_epoch": progress.best_epoch,
         "epochs": len(history),
+        "asked": workdir.length_of(built.run.train),
     }
     export.save_model(folder / "model", variables, description)
     console.print(f"- {folder / part} and {folder / 'model'} are written", markup=False)

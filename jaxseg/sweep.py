@@ -96,10 +96,8 @@ def _run_side_by_side(
 
 def _is_done(config: Run, folder: Path) -> bool:
     """Whether nothing is left to do; it may be asked to become longer."""
-    if not workdir.is_finished(folder):
-        return False
-    kept, train = workdir.read_record(folder)["config"]["train"], config.train
-    return (kept["epochs"], kept["early_stop"]) == (train.epochs, train.early_stop)
+    asked = workdir.read_model(folder).get("asked")
+    return workdir.is_finished(folder) and asked == workdir.length_of(config.train)
 
 
 def _without_seed(config: Run) -> Run:

@@ -90,7 +90,7 @@ def open_workdir(
         if not restart:
             _refuse_difference(old, record, workdir)
             # Harmless keys hold from now on, for the scripts that read them here too.
-            new = {key: record[key] for key in ("config", "origin") if key in record}
+            new = {key: record[key] for key in ("config", "origin") if record.get(key)}
             _write_record(path, {**old, **new})
             return
         _archive(workdir)
@@ -142,25 +142,37 @@ def sweep_folders(folder: Path) -> list[Path]:
 def is_finished(workdir: Path) -> bool:
     """Whether the run was trained, judged and saved; model.json is written last.
 
-    One that becomes longer is so again when its new epochs are judged.
+    One that becomes longer is not, from its first new epoch until it is judged again.
     """
     if not (workdir / "model" / "model.json").is_file():
         return False
     try:
         rows = (workdir / "metrics.csv").read_text("utf-8").splitlines()
-        return len(rows) == 1 + _read_model(workdir)["epochs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return True  # whoever reads what is damaged or missing says so
+    except OSError:
+        return True
+    return len(rows) == 1 + read_model(workdir).get("epochs", len(rows) - 1)
+
+
+def read_model(workdir: Path) -> dict[str, Any]:
+    """model.json of the run; {} without one, or where it is damaged."""
+    try:
+        text = (workdir / "model" / "model.json").read_text("utf-8")
+        described = files.parse_json(text)
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def length_of(train: config.Train) -> dict[str, int | None]:
+    """What a run may be asked for anew: more epochs, or to stop later."""
+    return {"epochs": train.epochs, "early_stop": train.early_stop}
 
 
 def judged_part(workdir: Path) -> str:
     """The part that a finished run was judged on: 'test', or 'val' without a test."""
-    (part,) = _read_model(workdir)["metrics"]
+    described = files.parse_json((workdir / "model" / "model.json").read_text("utf-8"))
+    (part,) = described["metrics"]
     return part
-
-
-def _read_model(workdir: Path) -> dict[str, Any]:
-    return files.parse_json((workdir / "model" / "model.json").read_text("utf-8"))
 
 
 def read_metrics(workdir: Path) -> dict[str, float | None]:
@@ -250,10 +262,11 @@ def _harmless(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 def _refuse_difference(old: dict, new: dict, workdir: Path) -> None:
     before, after = flatten(old["config"]), flatten(new["config"])
+    harmless = _harmless(before, after)
     different = [
         f"config.{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _harmless(before, after)
+        if before.get(key) != after.get(key) and key not in harmless
     ]
     for fact in ("data_hash", "precision"):
         if fact in new and old[fact] != new[fact]:

@@ -31,8 +31,8 @@ def main(run: Callable[[list[str]], None]) -> None:
     # There orbax prints the tracebacks of its threads, and raises the errors as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     for number in signals.STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt_once)
+        if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt_once)  # a shell's `&` ignores Ctrl-C
     try:
         with signals.bounded_stop(_exit_seconds()):
             run(sys.argv[1:])

@@ -61,7 +61,7 @@ def _threshold(text: str) -> tuple[str, float]:
     if kind not in ("image", "mask") or not is_share:
         words = f"expected image=VALUE or mask=VALUE, 0 to 1, found {text}"
         raise argparse.ArgumentTypeError(words)
-    return kind, value
+    return kind, float(value)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ in work; 2 wrong input; 1 a bug.
 
 import argparse
 import contextlib
+import signal
 import socket
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def run(arguments: list[str]) -> None:
         timeout_graceful_shutdown=int(options.timeout) + 1,
     )
     server = uvicorn.Server(config)
+    # It knows two of the signals that stop our programs.
+    signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
     # uvicorn ends what is in work, in its own time, and then repeats the signal.
     with signals.unbounded(), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

@@ -22,7 +22,7 @@ from test_bad_input import (
 )
 from test_loop import parse, tree
 
-from jaxseg import experiment, grid, run, sweep
+from jaxseg import experiment, grid, run, sweep, workdir
 from jaxseg.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -191,8 +191,14 @@ def test_runs_that_shall_stop_later_go_on(copied, monkeypatch):
     folder, runs = copied
     called = []
     monkeypatch.setattr(run, "run", lambda config, folder, **_: called.append(folder))
-    sweep.run_sweep(seeds_of(record(folder, early_stop=5)), runs)
-    assert called == [runs / "seed_3", runs / "seed_4"]
+    longer = seeds_of(record(folder, early_stop=5))
+    both = [runs / "seed_3", runs / "seed_4"]
+    sweep.run_sweep(longer, runs)
+    assert called == both
+    for name, config in longer.items():  # as if they had begun, and were killed
+        workdir.open_workdir(runs / name, config, {}, restart=False)
+    sweep.run_sweep(longer, runs)
+    assert called == 2 * both
 
 
 def test_runs_that_differ_in_the_seed_only_share_the_split_of_the_first(

@@ -30,8 +30,9 @@ def decide_section(run: FinishedRun) -> list[str]:
         page.paragraph(
             "Everything below follows the sliders. Arrow keys move from one outcome to "
             "the next; a number can be typed. The model keeps its stored threshold, "
-            "which predict, serve and export use; scripts/evaluate.py --workdir RUN "
-            "--threshold image=0.31 or mask=0.4 gives it another one."
+            "which predict, serve and export use; another one is given to it by "
+            f"scripts/evaluate.py --workdir RUN --split {run.part} --threshold "
+            f"{' '.join(f'{kind}=VALUE' for kind in run.thresholds)}"
         )
     )
     sliders = {kind: _slider(run, kind) for kind in run.sliders}

@@ -113,7 +113,7 @@ function update() {
     const slider = $(`#slider-${kind}`), field = $(`#threshold-${kind}`);
     slider.value = place < 0 ? stops[kind].length - 1 : place;
     slider.setAttribute("aria-valuetext", decimals(threshold[kind]));
-    if (document.activeElement !== field) field.value = +threshold[kind].toFixed(6);
+    if (document.activeElement !== field) field.value = threshold[kind];
   }
   if (data.image_kind) {
     show("image", countImages(data.scores, data.truths, threshold[data.image_kind]));
