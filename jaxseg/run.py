@@ -155,12 +155,18 @@ def evaluate(
 
 
 def _stored_thresholds(folder: Path, best_epoch: int) -> Thresholds | None:
-    """Those of the run's model if it is of this epoch: chosen once and for all."""
+    """Those of the run's model if it is of this epoch: chosen once and for all.
+
+    None where it is not, or where somebody wrote something else in their place.
+    """
     described = workdir.read_model(folder)
     if described.get("best_epoch") != best_epoch:
         return None
-    stored = described.get("thresholds", {})
-    return {kind: Threshold(**chosen) for kind, chosen in stored.items()}
+    stored = described.get("thresholds")
+    try:
+        return {kind: Threshold(**chosen) for kind, chosen in stored.items()}
+    except (AttributeError, TypeError):
+        return None
 
 
 def _replace(
@@ -193,8 +199,7 @@ def _store_thresholds(
 ) -> None:
     variables, description = export.load_model(model)
     kept = {kind: dataclasses.asdict(t) for kind, t in thresholds.items()}
-    found = {**description["metrics"], **summaries}
-    changed = {**description, "thresholds": kept, "metrics": found}
+    changed = {**description, "thresholds": kept, "metrics": summaries}
     export.save_model(model, variables, changed)
     console.print(f"- {model} has the new thresholds", markup=False)
 

@@ -499,6 +499,11 @@ def test_a_threshold_by_hand_is_judged_and_stored(uninterrupted, tmp_path):
     assert run.evaluate(config, workdir, "test")["image_threshold"] == 0.0
     assert run.run(config, workdir)["image_threshold"] == 0.0  # nothing is left to do
     assert "chosen by hand" in (workdir / "report.html").read_text()
+    after["thresholds"] = {"image": 0.3}
+    (workdir / "model" / "model.json").write_text(json.dumps(after))
+    assert run._stored_thresholds(workdir, after["best_epoch"]) is None
+    after["thresholds"] = before["thresholds"]
+    (workdir / "model" / "model.json").write_text(json.dumps(after))
     with pytest.raises(InputError, match="judged at its best epoch"):
         run.evaluate(config, workdir, "test", "last", chosen={"mask": 0.5})
     with pytest.raises(InputError, match="judged on, test"):

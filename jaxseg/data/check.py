@@ -13,15 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from jaxseg.data import check_notes, images, lookalikes
-from jaxseg.data.encoding import (
-    ValueCounts,
-    count_values,
-    decide_encoding,
-    note_classes,
-)
-from jaxseg.data.images import ImageFacts, UnreadableImage
+from jaxseg.data import check_notes, lookalikes
+from jaxseg.data.encoding import decide_encoding, note_classes
+from jaxseg.data.images import ImageFacts
 from jaxseg.data.mask_values import MaskEncoding
+from jaxseg.data.opened import Opened, open_record
 from jaxseg.datasets.record import Listing, Record
 from jaxseg.errors import InputError, Refusals, shorten
 
@@ -88,19 +84,6 @@ class Checked:
         return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Opened:
-    record: Record
-    problem: str = ""
-    image_sha256: str = ""
-    mask_sha256: str = ""
-    facts: ImageFacts | None = None
-    thumbnail: np.ndarray | None = None
-    blank: float = 0.0
-    mask_facts: ImageFacts | None = None
-    tally: ValueCounts | None = None
-
-
 def check(
     listing: Listing,
     *,
@@ -123,7 +106,7 @@ def check(
         without doubt, or nothing to train on; all of these at once.
     """
     with ThreadPoolExecutor(workers) as pool:
-        opening = pool.map(partial(_open_record, listing), listing.records)
+        opening = pool.map(partial(open_record, listing), listing.records)
         total = len(listing.records)
         opened = list(progress(opening, total, "Checking images and masks"))
     opened, blank = _set_blank_aside(opened, listing.max_blank)
@@ -156,7 +139,7 @@ def check(
 
 
 def _decide_encoding(
-    opened: Sequence[_Opened],
+    opened: Sequence[Opened],
     listing: Listing,
     palette: tuple[str, ...],
     refusals: Refusals,
@@ -177,40 +160,9 @@ def _decide_encoding(
     return encoding, notes
 
 
-def _open_record(listing: Listing, record: Record) -> _Opened:
-    path = record.image
-    try:
-        image = path.read_bytes()
-        picture, facts = images.open_picture(image)
-        opened = _Opened(
-            record,
-            image_sha256=hashlib.sha256(image).hexdigest(),
-            facts=facts,
-            thumbnail=lookalikes.thumbnail(picture),
-        )
-        if listing.max_blank < 1:
-            blank = images.blank_share(image)
-            opened = dataclasses.replace(opened, blank=blank)
-        if record.mask is None:
-            return opened
-        path = record.mask
-        mask = path.read_bytes()
-        raw, mask_facts = images.read_mask(mask)
-    except OSError as error:
-        return _Opened(record, f"{path} cannot be read ({error.strerror})")
-    except UnreadableImage as error:
-        return _Opened(record, f"{path} {error}")
-    return dataclasses.replace(
-        opened,
-        mask_sha256=hashlib.sha256(mask).hexdigest(),
-        mask_facts=mask_facts,
-        tally=count_values(raw),
-    )
-
-
 def _set_blank_aside(
-    opened: Sequence[_Opened], limit: float
-) -> tuple[list[_Opened], tuple[tuple[str, str], ...]]:
+    opened: Sequence[Opened], limit: float
+) -> tuple[list[Opened], tuple[tuple[str, str], ...]]:
     blank = [item for item in opened if item.blank > limit]
     kept = [item for item in opened if item.blank <= limit]
     if blank and not kept:
@@ -270,7 +222,7 @@ def _set_contrary_aside(
     return kept, tuple(reasons.items())
 
 
-def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
+def _refuse_different_sizes(opened: Sequence[Opened]) -> None:
     differing = [
         f"{item.record.id}: image {_size_text(item.facts)}, "
         f"mask {_size_text(item.mask_facts)}"
@@ -287,7 +239,7 @@ def _refuse_different_sizes(opened: Sequence[_Opened]) -> None:
         )
 
 
-def _refuse_unlabelled(opened: Sequence[_Opened]) -> None:
+def _refuse_unlabelled(opened: Sequence[Opened]) -> None:
     unknown = [
         item.record.id
         for item in opened
@@ -301,7 +253,7 @@ def _refuse_unlabelled(opened: Sequence[_Opened]) -> None:
         )
 
 
-def _refuse_unequal_palettes(opened: Sequence[_Opened]) -> None:
+def _refuse_unequal_palettes(opened: Sequence[Opened]) -> None:
     """The indices are the values, so each must be the same colour in all masks."""
     notes = {
         item.record.id: item.mask_facts.notes
@@ -326,7 +278,7 @@ def _size_text(facts: ImageFacts) -> str:
 
 
 def _finish(
-    item: _Opened, encoding: MaskEncoding | None, num_classes: int
+    item: Opened, encoding: MaskEncoding | None, num_classes: int
 ) -> CheckedRecord:
     label, counts = item.record.label, ()
     if item.tally is not None:
