@@ -20,6 +20,7 @@ from jaxseg import (
     hosts,
     loop,
     metrics,
+    model_thresholds,
     parallel,
     paths,
     signals,
@@ -41,7 +42,6 @@ from jaxseg.report import (
 )
 from jaxseg.schema import flatten
 from jaxseg.tasks import Thresholds
-from jaxseg.thresholds import Threshold, by_hand
 from jaxseg.vocabulary import SCHEMAS
 
 PER_HOST = {"data.dir", "data.cache_dir", "data.workers"}
@@ -136,9 +136,9 @@ def evaluate(
         variables, progress = loop.restore(built, folder, epoch)
         stored = None
         if epoch == "best":
-            stored = _stored_thresholds(folder, progress.best_epoch)
+            stored = model_thresholds.read(folder, progress.best_epoch)
         if chosen:
-            stored = _replace(stored, folder, part, chosen)
+            stored = model_thresholds.with_chosen(stored, folder, part, chosen)
         if epoch == "best":
             monitor = run_config.train.monitor
             console.print(f"- best val/{monitor}: {progress.best_text()}")
@@ -148,60 +148,10 @@ def evaluate(
         out = folder / (part if epoch == "best" else f"{part}_last")
         summary = judge.judge(built, variables, validation, part, out)
         if chosen:
-            _store_thresholds(folder / "model", stored, {part: summary})
+            model_thresholds.write(folder / "model", stored, {part: summary})
         if workdir.is_finished(folder) and out.name == workdir.judged_part(folder):
             run_page.write_report(folder)
         return summary
-
-
-def _stored_thresholds(folder: Path, best_epoch: int) -> Thresholds | None:
-    """Those of the run's model if it is of this epoch: chosen once and for all.
-
-    None where it is not, or where somebody wrote something else in their place.
-    """
-    described = workdir.read_model(folder)
-    if described.get("best_epoch") != best_epoch:
-        return None
-    stored = described.get("thresholds")
-    try:
-        return {kind: Threshold(**chosen) for kind, chosen in stored.items()}
-    except (AttributeError, TypeError):
-        return None
-
-
-def _replace(
-    stored: Thresholds | None, folder: Path, part: str, chosen: Mapping[str, float]
-) -> Thresholds:
-    """The thresholds of a finished run with those that were chosen by hand.
-
-    Raises:
-      InputError: the model has no such threshold, or was judged on another part.
-    """
-    unknown = chosen.keys() - (stored or {}).keys()
-    if unknown:
-        raise InputError(
-            "thresholds that the model of a finished run has, judged at its best epoch",
-            f"{', '.join(sorted(unknown))}; it has {', '.join(stored or ()) or 'none'}",
-            "--threshold with those of model/model.json, and without --epoch last",
-        )
-    judged = workdir.judged_part(folder)
-    if part != judged:
-        raise InputError(
-            f"--threshold with the part that the run was judged on, {judged}",
-            f"--split {part}",
-            f"--split {judged}",
-        )
-    return stored | {kind: by_hand(kind, value) for kind, value in chosen.items()}
-
-
-def _store_thresholds(
-    model: Path, thresholds: Thresholds, summaries: dict[str, Any]
-) -> None:
-    variables, description = export.load_model(model)
-    kept = {kind: dataclasses.asdict(t) for kind, t in thresholds.items()}
-    changed = {**description, "thresholds": kept, "metrics": summaries}
-    export.save_model(model, variables, changed)
-    console.print(f"- {model} has the new thresholds", markup=False)
 
 
 def finish(built: Experiment, folder: Path) -> dict[str, float]:
@@ -223,7 +173,7 @@ def _write_results(
 ) -> dict[str, float]:
     monitor = built.run.train.monitor
     console.print(f"- best val/{monitor}: {progress.best_text()}")
-    stored = _stored_thresholds(folder, progress.best_epoch)
+    stored = model_thresholds.read(folder, progress.best_epoch)
     validation = judge.validate(built, variables, stored)
     part = "test" if len(built.split.indices("test")) else "val"
     summary = judge.judge(built, variables, validation, part, folder / part)

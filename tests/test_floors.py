@@ -72,6 +72,7 @@ FLOORS = {
     "formats": 4.0,
     "report": 4.3,
     "predict": 4.4,
+    "model_thresholds": 4.0,
     "inspect_data": 4.5,
     "run": 4.6,
     "serve": 4.6,

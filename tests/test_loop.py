@@ -20,7 +20,16 @@ from safetensors.numpy import load_file
 from test_writer import read_events
 
 import jaxseg
-from jaxseg import backend, experiment, loop, parsing, run, train_state, writer
+from jaxseg import (
+    backend,
+    experiment,
+    loop,
+    model_thresholds,
+    parsing,
+    run,
+    train_state,
+    writer,
+)
 from jaxseg.calls import Calls
 from jaxseg.checkpoints import Checkpoints
 from jaxseg.data import splits
@@ -501,7 +510,7 @@ def test_a_threshold_by_hand_is_judged_and_stored(uninterrupted, tmp_path):
     assert "chosen by hand" in (workdir / "report.html").read_text()
     after["thresholds"] = {"image": 0.3}
     (workdir / "model" / "model.json").write_text(json.dumps(after))
-    assert run._stored_thresholds(workdir, after["best_epoch"]) is None
+    assert model_thresholds.read(workdir, after["best_epoch"]) is None
     after["thresholds"] = before["thresholds"]
     (workdir / "model" / "model.json").write_text(json.dumps(after))
     with pytest.raises(InputError, match="judged at its best epoch"):
